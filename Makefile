@@ -1,0 +1,42 @@
+# `make help` lists the targets. Everything is installed into .venv from locked requirements; nothing else is changed.
+PYTHON ?= python3
+SEED ?= 0
+BIN := .venv/bin
+DEMO := .demo
+
+.PHONY: help demo check test faults lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: .venv/run.stamp ## align a real 135M chat model in two iterations on this machine (SEED=n chooses the seed)
+	@$(BIN)/python demo/workspace.py $(DEMO)
+	@$(BIN)/python demo/seeded.py manifests/examples/demo.yaml $(SEED) > $(DEMO)/demo.yaml
+	@$(BIN)/sppo run $(DEMO)/demo.yaml --workspace $(DEMO)
+
+check: .venv/test.stamp ## formatter, linter, types, import rules, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit tests/contract
+
+test: .venv/test.stamp ## all tests, with a shortened demo among them
+	$(BIN)/pytest tests
+
+faults: .venv/test.stamp ## kill every stage twenty times at random moments and compare the digests
+	SPPO_KILLS=20 $(BIN)/pytest tests/stages/test_kill.py
+
+lock: .venv/run.stamp ## compile requirements/*.in to hash-pinned requirements/*.txt
+	requirements/lock.sh
+
+clean: ## remove the virtual environment and the demo's workspace
+	rm -rf .venv $(DEMO)
+
+.venv/run.stamp: requirements/run.txt requirements/demo.txt
+	PYTHON=$(PYTHON) requirements/install.sh run demo
+	@touch $@
+
+.venv/test.stamp: requirements/test.txt requirements/demo.txt
+	PYTHON=$(PYTHON) requirements/install.sh test demo
+	@touch .venv/run.stamp $@

@@ -1,0 +1,169 @@
+"""One attempt of a stage as a local process: its start, its log, its end and what that means."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sppo_operator.decide import Outcome, Stage, Step
+from sppo_operator.machine import usable_cores
+
+RESULT_BYTES = 4096
+USER_FAULT = range(64, 79)
+TERMINATED = 128 + signal.SIGTERM
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How an attempt ended."""
+
+    outcome: Outcome
+    exit_code: int
+    """As a shell shows it: 128 + the signal's number for a process that was killed."""
+    message: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    content_digest: str = ""
+
+
+class StageProcess:
+    """`python -m sppo_trainer.<stage>` in a session of its own, so that Ctrl-C reaches only the command."""
+
+    def __init__(self, stage: Stage, config: str, log: Path) -> None:
+        self.log = log
+        self._result = log.with_suffix(".result.json")
+        self._result.unlink(missing_ok=True)
+        self._unread = b""
+        with log.open("wb") as sink:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", f"sppo_trainer.{stage.value}"],
+                env=os.environ | _environment(stage, config, self._result),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),
+            )
+        self._tail = log.open("rb")
+
+    def poll(self) -> End | None:
+        """The end of the attempt, or None while it runs."""
+        if os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        # The stage is a zombie until `wait`, so the number of its process group cannot have passed to another one.
+        self._signal_group(signal.SIGKILL)
+        return end_of(self._popen.wait(), _read(self._result), self.log)
+
+    def progress(self) -> dict[str, Any] | None:
+        """The newest progress line since the last call."""
+        *lines, self._unread = (self._unread + self._tail.read()).split(b"\n")
+        return next(filter(None, map(progress_of, reversed(lines))), None)
+
+    def terminate(self) -> None:
+        self._popen.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, number)
+
+
+def stop(processes: Mapping[Step, StageProcess], grace_seconds: float) -> dict[Step, End]:
+    """End all: SIGTERM, and SIGKILL after the grace. What we stop counts as interrupted, unless it was done."""
+    for process in processes.values():
+        process.terminate()
+    deadline = time.monotonic() + grace_seconds
+    ends: dict[Step, End] = {}
+    while len(ends) < len(processes):
+        for step, process in processes.items():
+            if step not in ends and (end := process.poll()) is not None:
+                ends[step] = end if end.outcome in (Outcome.SUCCEEDED, Outcome.USER_FAULT) else _stopped(end)
+            elif step not in ends and time.monotonic() > deadline:
+                process.kill()
+        time.sleep(0.02)
+    return ends
+
+
+def end_of(return_code: int, result: bytes, log: Path) -> End:
+    """What an exit code and the stage's result mean (the contract of the stages)."""
+    exit_code = 128 - return_code if return_code < 0 else return_code
+    data = _object(result)
+    if exit_code == 0 and isinstance(data.get("metrics"), dict) and isinstance(data.get("contentDigest"), str):
+        return End(
+            outcome=Outcome.SUCCEEDED, exit_code=0, metrics=data["metrics"], content_digest=data["contentDigest"]
+        )
+    if exit_code == TERMINATED:
+        return End(outcome=Outcome.INTERRUPTED, exit_code=exit_code, message="stopped by SIGTERM")
+    if exit_code == 0:
+        message = f"ended without a result of at most {RESULT_BYTES} bytes: see {log}"
+    elif isinstance(data.get("error"), str):
+        message = data["error"]
+    elif return_code < 0:
+        message = f"killed by signal {-return_code}, often for lack of memory: see {log}"
+    else:
+        message = f"ended with exit code {exit_code}: see {log}"
+    outcome = Outcome.USER_FAULT if exit_code in USER_FAULT else Outcome.FAILED
+    return End(outcome=outcome, exit_code=exit_code, message=message)
+
+
+def _stopped(end: End) -> End:
+    return End(outcome=Outcome.INTERRUPTED, exit_code=end.exit_code, message="stopped with the command")
+
+
+def progress_of(line: bytes) -> dict[str, Any] | None:
+    """The progress that a log line reports, or None for any other line."""
+    if not line.startswith(b'{"progress"'):
+        return None
+    progress = _object(line).get("progress")
+    return progress if isinstance(progress, dict) and {"done", "total", "unit"} <= progress.keys() else None
+
+
+def _environment(stage: Stage, config: str, result: Path) -> dict[str, str]:
+    environment = {
+        "SPPO_CONFIG": config,
+        "SPPO_TERMINATION_LOG": str(result),
+        "PYTHONUNBUFFERED": "1",
+        # The same count whether or not another stage runs beside: the order of a sum depends on it, and so do digests.
+        "OMP_NUM_THREADS": str(usable_cores()),
+        # Waiting threads that spin starve the stage beside them.
+        "OMP_WAIT_POLICY": "passive",
+    }
+    return environment if stage is Stage.PREPARE else environment | {"HF_HUB_OFFLINE": "1"}
+
+
+def _die_with(parent: int) -> Any:
+    def before_exec() -> None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(TERMINATED)
+
+    return before_exec
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(RESULT_BYTES + 1)
+    except FileNotFoundError:
+        return b""
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(text) if len(text) <= RESULT_BYTES else None
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}

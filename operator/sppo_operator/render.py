@@ -1,0 +1,41 @@
+"""The configuration of a stage, as the trainer's parser expects it in SPPO_CONFIG."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sppo_operator.decide import Stage, Step
+from sppo_operator.spec import Run, section
+
+CONTRACT_VERSION = 1
+
+SECTIONS = {
+    Stage.PREPARE: ("iterations", "model", "prompts", "generation", "preference", "evaluation"),
+    Stage.GENERATE: ("prompts", "generation"),
+    Stage.SCORE: ("generation", "preference"),
+    Stage.TRAIN: ("objective", "training"),
+    Stage.EVALUATE: ("generation", "preference", "evaluation", "training"),
+}
+
+
+def stage_config(run: Run, step: Step, workspace: str, *, workers: int) -> str:
+    """The JSON document of one step; `workspace` is the folder that the stage sees, as an absolute path."""
+    config: dict[str, Any] = {
+        "contract": CONTRACT_VERSION,
+        "stage": step.stage.value,
+        "run": {"namespace": run.namespace, "name": run.name, "digest": run.digest()},
+        "workspace": workspace,
+        "iteration": step.iteration,
+        "seed": run.spec["seed"],
+        "workers": workers,
+    }
+    config |= {name: section(run.spec, name) for name in SECTIONS[step.stage]}
+    if "evaluation" in config:
+        del config["evaluation"]["parallel"]  # only `decide` needs it
+    return json.dumps(config, ensure_ascii=False, sort_keys=True)
+
+
+def escape_for_kubelet(value: str) -> str:
+    """The text that the kubelet turns back into `value`: it expands $(NAME) and $$ in a container's env."""
+    return value.replace("$", "$$")

@@ -1,0 +1,87 @@
+"""The workspace folder of `sppo run`: the run as the resource would show it, and the lock that keeps two commands apart.
+
+    DIR/run.yaml     the whole resource with its status
+    DIR/.sppo.lock   held by the command that runs here; names its process
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sppo_operator.errors import DamagedState, WorkspaceBusy
+
+RUN_FILE = "run.yaml"
+LOCK_FILE = ".sppo.lock"
+
+
+class RunFile:
+    """`DIR/run.yaml`, written whole or not at all, and only when something changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RUN_FILE
+        self._text = ""
+
+    def read(self) -> dict[str, Any] | None:
+        """The recorded resource, or None in a new folder; raises DamagedState if it is no SPPORun."""
+        try:
+            self._text = self.path.read_text("utf-8")
+            resource = yaml.load(self._text, Loader=_LOADER)
+        except FileNotFoundError:
+            return None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DamagedState(self.path) from error
+        if not (isinstance(resource, dict) and {"metadata", "spec"} <= resource.keys()):
+            raise DamagedState(self.path)
+        return resource
+
+    def write(self, resource: Mapping[str, Any]) -> bool:
+        """Record the resource; False if the file says so already."""
+        text = yaml.dump(resource, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=120)
+        if text == self._text:
+            return False
+        replace_file(self.path, text)
+        self._text = text
+        return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; raises WorkspaceBusy if another one does. A dead holder's lock is free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise WorkspaceBusy(folder, lock.read().strip()) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write beside, sync, rename: a reader or a crash sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+# libyaml where PyYAML was built with it: run.yaml is written about once per second.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

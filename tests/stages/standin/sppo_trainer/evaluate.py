@@ -1,0 +1,3 @@
+from sppo_trainer.frame import main
+
+main("evaluate")

@@ -1,0 +1,142 @@
+"""Stage `score`: the oracle's verdict on the K responses of every prompt, P and the win rates P^.
+
+In: generate's chunks. Out: one chunk with scores.parquet for each of them.
+
+Deviations from the reference code (uclaml/SPPO@5e61c4e):
+1. P(y > y'|x) comes from the pair alone; the reference averages PairRM's logits over all responses first.
+2. The oracle's own numbers are kept beside P, so that P can be computed again without asking again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sppo_trainer import tables
+from sppo_trainer.artifacts import Artifact, Manifest
+from sppo_trainer.config import Preference, ScoreConfig, section
+from sppo_trainer.rollouts import PreparedPrompts, Row, grouped, parts, prepared_prompts, run_chunks
+from sppo_trainer.stage import Progress, Stage, main
+
+if TYPE_CHECKING:
+    from sppo_trainer.preferences import Comparison, Oracle, Response
+
+TIE = 1e-6  # win rates closer than this carry no signal
+
+
+def score(stage: Stage[ScoreConfig]) -> Manifest | Mapping[str, Any]:
+    config = stage.config
+    responses = stage.workspace.stage(config.iteration, "generate")
+    total = len(responses.require().parts)
+    prepared = prepared_prompts(stage)
+    oracle = open_oracle(stage, config.preference, "preference-model")
+    recorded = {"preference": section(config.preference), "seed": config.seed}
+
+    def score_chunk(index: int) -> Mapping[str, float]:
+        chunk = responses.chunk(index)
+        rows = _score(oracle, config.preference, prepared, chunk)
+        draft = stage.artifact.chunk(index).draft()
+        tables.write(rows, tables.SCORES, draft.path("scores.parquet"))
+        inputs = {"responses": chunk.require().content_digest}
+        stage.commit(draft, kind="chunk", config=recorded, inputs=inputs, rows=len(rows), result=statistics(rows))
+        return {"meanScore": statistics(rows).get("meanScore", 0.5)}
+
+    progress = Progress(len(range(stage.worker, total, config.workers)), "chunks")
+    complete = run_chunks(
+        stage.artifact, total, worker=stage.worker, workers=config.workers, progress=progress, work=score_chunk
+    )
+    if not complete:
+        return {"metrics": {"worker": stage.worker}}
+    manifests = parts(stage.artifact, total)
+    rows = scores_of(stage.artifact, manifests)
+    return stage.commit(
+        stage.artifact.draft(),
+        config=recorded,
+        inputs={"responses": responses.require().content_digest},
+        rows=len(rows),
+        parts={name: manifest.content_digest for name, manifest in manifests.items()},
+        result=statistics(rows),
+    )
+
+
+def scores_of(artifact: Artifact, chunks: Mapping[str, Any]) -> list[Row]:
+    """All rows of the chunks, one per prompt, in prompt order."""
+    return [row for name in chunks for row in tables.read(artifact.chunk(int(name)).path("scores.parquet"))]
+
+
+def statistics(rows: Sequence[Row]) -> dict[str, float]:
+    best = [max(row["win_rates"]) for row in rows]
+    worst = [min(row["win_rates"]) for row in rows]
+    figures = {
+        "prompts": len(rows),
+        "meanBestWinRate": sum(best) / len(rows),
+        "meanWorstWinRate": sum(worst) / len(rows),
+        "tiedPrompts": sum(high - low < TIE for high, low in zip(best, worst, strict=True)),
+    }
+    for name, column in (("meanScore", "scores"), ("passRate", "passed")):
+        values = [value for row in rows for value in row[column] or ()]
+        if values:
+            figures[name] = sum(values) / len(values)
+    return figures
+
+
+def open_oracle(stage: Stage[Any], preference: Preference, folder: str) -> Oracle:
+    """The oracle, with the model that prepare copied for it."""
+    from sppo_trainer.preferences import load_oracle
+
+    prepare = stage.workspace.stage(0, "prepare")
+    return load_oracle(preference, model_dir=prepare.directory(folder) if preference.model else None)
+
+
+def comparison(prompt: Row, responses: Sequence[Row], pairs: Sequence[tuple[int, int]]) -> Comparison:
+    from sppo_trainer.preferences import Comparison
+
+    return Comparison(
+        messages=tuple(json.loads(prompt["messages"])),
+        columns=prompt["columns"],
+        responses=tuple(map(_response, responses)),
+        pairs=tuple(pairs),
+    )
+
+
+def temperature_of(preference: Preference) -> float:
+    section = preference.pair_rm or preference.reward_model
+    return section.temperature if section else 1.0
+
+
+def _response(row: Row) -> Response:
+    from sppo_trainer.preferences import Response
+
+    return Response(text=row["text"], token_count=len(row["token_ids"]), finished=row["finish_reason"] == "stop")
+
+
+def _score(oracle: Oracle, preference: Preference, prepared: PreparedPrompts, chunk: Artifact) -> list[Row]:
+    from sppo_trainer.preferences import all_pairs, probabilities
+
+    groups = grouped(tables.read(chunk.path("responses.parquet")), f"responses in {_short(chunk.folder)}")
+    comparisons = [comparison(prepared.rows[i], rows, all_pairs(len(rows))) for i, rows in groups.items()]
+    scored = []
+    for prompt_id, judgement in zip(groups, oracle.judge(comparisons), strict=True):
+        table = probabilities(judgement, oracle.scale, temperature_of(preference))
+        scored.append(
+            {
+                "prompt_id": prompt_id,
+                "scale": oracle.scale,
+                "values": judgement.values_KK.ravel().tolist(),
+                "probabilities": table.ravel().tolist(),
+                "win_rates": table.mean(axis=1).tolist(),
+                "scores": None if judgement.scores_K is None else judgement.scores_K.tolist(),
+                "passed": None if judgement.passed_K is None else judgement.passed_K.tolist(),
+            }
+        )
+    return scored
+
+
+def _short(folder: Path) -> str:
+    return "/".join(folder.parts[-4:])
+
+
+if __name__ == "__main__":
+    main("score", ScoreConfig, score)

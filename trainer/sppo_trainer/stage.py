@@ -1,0 +1,189 @@
+"""The frame around every stage: configuration in, exit code and result out, progress on the way.
+
+    SPPO_CONFIG            the configuration, one JSON document (config.py)
+    SPPO_TERMINATION_LOG   where the result goes; in a pod the kubelet's /dev/termination-log
+    JOB_COMPLETION_INDEX   which of the stage's workers this is, 0 if unset
+
+Exit codes: 0 done; 64..78 the user's or the data's fault (errors.py); 143 after SIGTERM; anything else is retried.
+The result is one JSON object of at most 4096 bytes: {"metrics", "contentDigest"}, or {"error": one sentence}.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Generic, NoReturn, TypeVar
+
+from sppo_trainer import __version__
+from sppo_trainer.artifacts import Artifact, Draft, Manifest, Workspace
+from sppo_trainer.config import StageConfig, parse
+from sppo_trainer.errors import StorageError, UserError
+
+KUBELET_TERMINATION_LOG = Path("/dev/termination-log")
+RESULT_BYTES = 4096
+PROGRESS_SECONDS = 5.0
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+Config = TypeVar("Config", bound=StageConfig)
+
+
+class Stage(Generic[Config]):
+    """What a stage works with: its configuration, its workspace, its own artifact."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.workspace = Workspace(Path(config.workspace), namespace=config.run.namespace, name=config.run.name)
+        self.artifact: Artifact = self.workspace.stage(config.iteration, config.stage)
+        self.worker = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
+        self.started = time.time()
+
+    def commit(
+        self,
+        draft: Draft,
+        *,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        rows: int,
+        result: Mapping[str, Any],
+        parts: Mapping[str, str] | None = None,
+        kind: str | None = None,
+        iteration: int | None = None,
+    ) -> Manifest:
+        manifest = Manifest(
+            stage=kind or self.config.stage,
+            iteration=self.config.iteration if iteration is None else iteration,
+            config=config,
+            inputs=inputs,
+            rows=rows,
+            result=result,
+            parts=parts or {},
+        )
+        return draft.commit(manifest, self._provenance())
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "trainer": __version__,
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+            "started": self.started,
+            "seconds": round(time.time() - self.started, 3),
+        }
+
+
+Body = Callable[[Stage[Config]], Manifest | Mapping[str, Any]]
+
+
+class Progress:
+    """Says how far a stage is: a JSON line at most every 5 s, or a progress bar on a terminal."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self._started = self._said = time.monotonic()
+        self._first: int | None = None
+        self._bar: Any = None
+        if sys.stdout.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=unit)
+
+    def update(self, done: int, **figures: float) -> None:
+        """`done` of `total` units are finished; the first call only sets where this attempt starts from."""
+        if self._first is None:
+            self._first = done
+        advance, self.done = done - self.done, done
+        if self._bar is not None:
+            self._bar.update(advance)
+            self._bar.set_postfix(figures)
+            return
+        now = time.monotonic()
+        if now - self._said < PROGRESS_SECONDS and 0 < done < self.total:
+            return
+        self._said = now
+        fresh = done - self._first
+        left = (now - self._started) / fresh * (self.total - done) if fresh else None
+        line = {
+            "done": done,
+            "total": self.total,
+            "unit": self.unit,
+            "secondsLeft": None if left is None else round(left),
+            "figures": {name: float(f"{value:.4g}") for name, value in figures.items()},
+        }
+        print(json.dumps({"progress": line}), flush=True)
+
+
+def main(name: str, config_type: type[Config], body: Body[Config]) -> NoReturn:
+    """Run the stage as this process."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(name, config_type, body))
+
+
+def run(name: str, config_type: type[Config], body: Body[Config]) -> int:
+    """Run the stage in this process and return its exit code."""
+    try:
+        stage = Stage(parse(config_type, os.environ.get("SPPO_CONFIG", "")))
+        stage.workspace.adopt(stage.config.run.digest)
+        result = stage.artifact.manifest() or body(stage)
+    except UserError as error:
+        return _failed(error, error.exit_code)
+    except Exception as error:
+        if _disk_is_full(error):
+            full = StorageError(f"the workspace cannot take more data ({_root(error)}): free space or enlarge it")
+            return _failed(full, full.exit_code)
+        traceback.print_exc()
+        return _failed(error, 1)
+    if isinstance(result, Manifest):
+        result = {"metrics": result.result, "contentDigest": result.content_digest}
+    _write_result(result)
+    return 0
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    # Nothing needs a clean end: what is committed is whole, and the rest is done again. Leaving at once also keeps
+    # native threads and engines from holding the exit beyond the grace period.
+    os._exit(128 + signum)
+
+
+def _failed(error: Exception, exit_code: int) -> int:
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if exit_code == 1:
+        sentence = f"{type(error).__name__}: {sentence}"
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    _write_result({"error": sentence})
+    return exit_code
+
+
+def _write_result(result: Mapping[str, Any]) -> None:
+    text = json.dumps(result, ensure_ascii=False)
+    if len(text.encode()) > RESULT_BYTES and "error" in result:
+        sentence = result["error"].encode()[: RESULT_BYTES // 2].decode(errors="ignore")
+        text = json.dumps({"error": sentence + " …"}, ensure_ascii=False)
+    assert len(text.encode()) <= RESULT_BYTES, "a stage reports at most 4096 bytes of metrics"
+    path = os.environ.get("SPPO_TERMINATION_LOG")
+    if path is None and KUBELET_TERMINATION_LOG.exists():
+        path = str(KUBELET_TERMINATION_LOG)
+    if path is None:  # started by hand, outside a container
+        print(text, flush=True)
+    else:
+        Path(path).write_text(text + "\n", "utf-8")
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    # safetensors and the distributed checkpoint report the disk's error as text only.
+    return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in _root(error)
+
+
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
