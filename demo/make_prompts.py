@@ -1,7 +1,8 @@
 """Writes prompts.jsonl, the prompts of the demo: everyday things times the questions that fit them.
 
-Every row names the `thing` asked about and the `verb` that a full answer repeats ("A kettle is used to ..."), for the
-rules of the demo's verifier. Run `python demo/make_prompts.py` after a change; the output is the same every time.
+Every row names the `thing` asked about and the `phrase` with which a full answer takes up the question ("A kettle is
+used to boil water."), for the rules of the demo's verifier. Run `python demo/make_prompts.py` after a change; the
+output is the same every time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-# Only nouns whose plural begins with the singular, so that a rule looking for "kettle" also accepts "kettles".
 TOOLS = """
     backpack bicycle blanket broom bucket camera candle clock compass drill fork guitar hammer helmet iron jacket kettle
     key kite ladder lamp lighter magnet mirror needle oven pan pencil piano pillow raincoat ruler saw shovel spoon
@@ -37,56 +37,56 @@ PEOPLE = """
     musician nurse painter pharmacist photographer pilot plumber referee sailor scientist soldier surgeon tailor teacher
 """
 
-# The questions for each list, and the verb (or adjective) of the answer: "What does a bee eat?" "A bee eats nectar."
+# The questions for each list, and the phrase of the answer: "What does a bee eat?" "A bee eats nectar."
 QUESTIONS: list[tuple[str, dict[str, str]]] = [
     (
         TOOLS,
         {
-            "What is {a_thing} used for?": "used",
-            "What is {a_thing} made of?": "made",
-            "Where does {a_thing} belong?": "belong",
-            "How does {a_thing} help people?": "help",
-            "What does {a_thing} look like?": "look",
+            "What is {a_thing} used for?": "is used",
+            "What is {a_thing} made of?": "is made of",
+            "Where does {a_thing} belong?": "belongs",
+            "How does {a_thing} help people?": "helps",
+            "What does {a_thing} look like?": "looks like",
         },
     ),
     (
         ANIMALS,
         {
-            "What does {a_thing} eat?": "eat",
-            "Where does {a_thing} live?": "live",
-            "What is {a_thing} known for?": "known",
-            "How does {a_thing} protect itself?": "protect",
-            "What does {a_thing} look like?": "look",
+            "What does {a_thing} eat?": "eats",
+            "Where does {a_thing} live?": "lives",
+            "What is {a_thing} known for?": "is known for",
+            "How does {a_thing} protect itself?": "protects",
+            "What does {a_thing} look like?": "looks like",
         },
     ),
     (
         FOODS,
         {
-            "What does {a_thing} taste like?": "taste",
-            "What does {a_thing} smell like?": "smell",
-            "Where does {a_thing} come from?": "come",
-            "What is {a_thing} best served with?": "served",
-            "What does {a_thing} look like?": "look",
+            "What does {a_thing} taste like?": "tastes like",
+            "What does {a_thing} smell like?": "smells like",
+            "Where does {a_thing} come from?": "comes from",
+            "What is {a_thing} best served with?": "is best served with",
+            "What does {a_thing} look like?": "looks like",
         },
     ),
     (
         PLACES,
         {
-            "What is {a_thing} used for?": "used",
-            "What is {a_thing} known for?": "known",
-            "What does {a_thing} offer to visitors?": "offer",
-            "Why is {a_thing} important?": "important",
-            "What does {a_thing} look like?": "look",
+            "What is {a_thing} used for?": "is used",
+            "What is {a_thing} known for?": "is known for",
+            "What does {a_thing} offer to visitors?": "offers",
+            "Why is {a_thing} important?": "is important",
+            "What does {a_thing} look like?": "looks like",
         },
     ),
     (
         PEOPLE,
         {
-            "Where does {a_thing} work?": "work",
-            "How does {a_thing} help people?": "help",
-            "What does {a_thing} need to know?": "know",
-            "What does {a_thing} use every day?": "use",
-            "What does {a_thing} wear?": "wear",
+            "Where does {a_thing} work?": "works",
+            "How does {a_thing} help people?": "helps",
+            "What does {a_thing} need to know?": "needs",
+            "What does {a_thing} use every day?": "uses",
+            "What does {a_thing} wear?": "wears",
         },
     ),
 ]
@@ -96,9 +96,9 @@ def rows() -> Iterator[dict[str, str]]:
     for things, questions in QUESTIONS:
         for thing in things.split():
             article = "an" if thing[0] in "aeiou" else "a"
-            for question, verb in questions.items():
+            for question, phrase in questions.items():
                 asked = question.format(a_thing=f"{article} {thing}")
-                yield {"prompt": f"{asked} Answer in at most 12 words.", "thing": thing, "verb": verb}
+                yield {"prompt": f"{asked} Answer in at most 12 words.", "thing": thing, "phrase": phrase}
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ EVALUATION_FAILED = "EvaluationFailed"  # surfaces when an evaluation failed for
 LIKELIHOOD_FALLING = "LikelihoodFalling"  # surfaces when the log-ratios of best and worst both keep falling
 # A failed run shows the reason of `decide.Fail`: UserFault or RetriesExhausted.
 
+MESSAGE_CHARACTERS = 2048  # the CRD's bound
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -40,7 +42,9 @@ def conditions(records: Records, actions: Iterable[Action], *, stopped: bool) ->
     )
 
 
-def merged(old: Iterable[Mapping[str, Any]], new: Iterable[Condition], generation: int, now: str) -> list[dict[str, Any]]:
+def merged(
+    old: Iterable[Mapping[str, Any]], new: Iterable[Condition], generation: int, now: str
+) -> list[dict[str, Any]]:
     """The conditions as the resource holds them; the time of one moves only when its status does."""
     before = {condition["type"]: condition for condition in old}
     return [
@@ -48,7 +52,7 @@ def merged(old: Iterable[Mapping[str, Any]], new: Iterable[Condition], generatio
             "type": condition.type,
             "status": condition.status,
             "reason": condition.reason,
-            "message": condition.message,
+            "message": condition.message[:MESSAGE_CHARACTERS],
             "observedGeneration": generation,
             "lastTransitionTime": before[condition.type]["lastTransitionTime"]
             if before.get(condition.type, {}).get("status") == condition.status

@@ -3,8 +3,10 @@
 Everything that affects the order of the stages lives here: no clock, no I/O, no status conditions. The executor
 (local processes, or Kubernetes Jobs) observes, calls `decide`, and carries out what it says.
 
-    prepare ──┬─> evaluate 0 ────────────────────> evaluate 1 ──> evaluate 2 ...
-              └─> generate 1 ─> score 1 ─> train 1 ─┴─> generate 2 ─> ...
+    prepare ──┬─> evaluate 0 ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─> evaluate 1 ─ ─ ─> ...
+              └─> generate 1 ──> score 1 ──> train 1 ──┴─> generate 2 ──> ...
+
+An arrow is an input. Evaluations come in order (dashed) but go on without one that failed for good.
 """
 
 from __future__ import annotations
@@ -116,7 +118,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """This evaluation failed for good: the run goes on without it, and without the ones that would compare with it."""
+    """This evaluation failed for good, and the run goes on without it."""
 
     step: Step
     message: str
@@ -149,7 +151,7 @@ def schedule(iterations: int) -> Iterator[Step]:
 
 
 def inputs(step: Step) -> tuple[Step, ...]:
-    """The steps whose artifacts this one reads; an evaluation reads the samples of the one before it."""
+    """The steps whose artifacts this one reads."""
     match step:
         case Step(_, Stage.PREPARE):
             return ()
@@ -162,7 +164,7 @@ def inputs(step: Step) -> tuple[Step, ...]:
         case Step(iteration, Stage.TRAIN):
             return (Step(iteration, Stage.SCORE),)
         case Step(iteration, _):
-            return (Step(iteration, Stage.TRAIN), Step(iteration - 1, Stage.EVALUATE))
+            return (Step(iteration, Stage.TRAIN),)
 
 
 def decide(plan: Plan, history: History) -> tuple[Action, ...]:
@@ -172,7 +174,7 @@ def decide(plan: Plan, history: History) -> tuple[Action, ...]:
     holds; `Finish` comes when nothing runs and nothing is left to start.
     """
     finished: set[Step] = set()
-    given_up: list[Action] = []
+    given_up: dict[Step, Action] = {}
     running: list[Action] = []
     ready: list[Action] = []
     for step in schedule(plan.iterations):
@@ -182,14 +184,22 @@ def decide(plan: Plan, history: History) -> tuple[Action, ...]:
             case Attempts(last=Outcome.RUNNING):
                 running.append(Wait(step))
             case tried if _for_good(plan, tried) and step.stage is Stage.EVALUATE:
-                given_up.append(GiveUp(step, tried.message))
+                given_up[step] = GiveUp(step, tried.message)
             case tried if _for_good(plan, tried):
                 return (_failure(step, tried),)
-            case tried if finished.issuperset(inputs(step)):
+            case tried if finished.issuperset(inputs(step)) and finished | given_up.keys() >= _before(step):
                 ready.append(Start(step, tried.made + 1, _delay_seconds(plan, tried)))
     if not plan.parallel:
         ready = [] if running else ready[:1]
-    return (*given_up, *running, *ready) if running or ready else (*given_up, Finish())
+    ending = () if running or ready else (Finish(),)
+    return (*given_up.values(), *running, *ready, *ending)
+
+
+def _before(step: Step) -> set[Step]:
+    """What comes first though this step reads nothing of it: two evaluations at once would sample the base twice."""
+    if step.stage is Stage.EVALUATE and step.iteration > 0:
+        return {Step(step.iteration - 1, Stage.EVALUATE)}
+    return set()
 
 
 def _for_good(plan: Plan, tried: Attempts) -> bool:

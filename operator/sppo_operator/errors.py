@@ -2,6 +2,10 @@
 
 SPPOError
 ├── UserError            64..78 of sysexits.h: the user must change something, so nobody retries
+│   ├── MissingError     66  a file that was named cannot be read
+│   ├── DamagedError     65  DIR/run.yaml is not what this command wrote
+│   ├── StorageError     74  the workspace cannot take the data (full, read-only)
+│   ├── BusyError        75  another command runs in the same folder
 │   └── InvalidResource  78  the manifest is not one that the API server would accept
 └── anything else        1   a bug or a fault of the machine
 """
@@ -19,7 +23,23 @@ class UserError(SPPOError):
     exit_code = 64
 
 
-class InvalidResource(UserError):
+class MissingError(UserError):
+    exit_code = 66
+
+
+class DamagedError(UserError):
+    exit_code = 65
+
+
+class StorageError(UserError):
+    exit_code = 74
+
+
+class BusyError(UserError):
+    exit_code = 75
+
+
+class InvalidResource(UserError):  # noqa: N818 - as the API server says it: reason Invalid
     """A manifest that is refused, in the words of `kubectl apply`."""
 
     exit_code = 78

@@ -9,44 +9,68 @@ from typing import Any
 
 from sppo_operator.decide import Attempts, Outcome, Stage, Step
 
+NEWEST_ATTEMPTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One start of a step; times as the API server writes them, such as 2026-01-31T12:00:00Z."""
+
+    number: int
+    outcome: Outcome
+    started: str
+    finished: str | None = None
+    exit_code: int | None = None
+    message: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, 0 while it runs."""
+        return seconds_between(self.started, self.finished) if self.finished else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One step: the folded history of its attempts, and the particulars of the last of them."""
+    """One step: the folded history that `decide` reads, the newest attempts, and what the step reported."""
 
-    attempts: Attempts = Attempts()
-    job: str = ""
-    started: str | None = None
-    ended: str | None = None
-    """Times as the API server writes them: 2026-01-31T12:00:00Z."""
-    exit_code: int | None = None
+    attempts: Attempts = field(default_factory=Attempts)
+    newest: tuple[Attempt, ...] = ()
+    """At most NEWEST_ATTEMPTS, oldest first."""
+    first_started: str | None = None
     progress: Mapping[str, Any] | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
     content_digest: str = ""
 
-    def with_start(self, job: str, now: str) -> Record:
-        return Record(attempts=self.attempts.started(), job=job, started=now)
+    def started(self, now: str) -> Record:
+        attempts = self.attempts.started()
+        attempt = Attempt(number=attempts.made, outcome=Outcome.RUNNING, started=now)
+        newest = (*self.newest, attempt)[-NEWEST_ATTEMPTS:]
+        return Record(attempts=attempts, newest=newest, first_started=self.first_started or now)
 
-    def with_end(self, outcome: Outcome, now: str, *, message: str = "", exit_code: int | None = None) -> Record:
-        return replace(self, attempts=self.attempts.ended(outcome, message), ended=now, exit_code=exit_code)
+    def ended(self, outcome: Outcome, now: str, *, message: str = "", exit_code: int | None = None) -> Record:
+        attempt = replace(self.newest[-1], outcome=outcome, finished=now, message=message, exit_code=exit_code)
+        return replace(
+            self, attempts=self.attempts.ended(outcome, message), newest=(*self.newest[:-1], attempt), progress=None
+        )
 
     def with_result(self, metrics: Mapping[str, Any], content_digest: str) -> Record:
         return replace(self, metrics={name: decimal(metrics[name]) for name in metrics}, content_digest=content_digest)
 
     def number(self, metric: str) -> float | None:
-        """A metric as a number, None if the stage did not report it."""
-        text = self.metrics.get(metric)
+        """A metric as a number, None if the stage did not report it as one."""
         try:
-            return None if text is None else float(text)
-        except ValueError:
+            return float(self.metrics[metric])
+        except (KeyError, ValueError):
             return None
 
     @property
-    def seconds(self) -> float | None:
-        """How long the last attempt took, None while it runs."""
-        if self.started is None or self.ended is None:
-            return None
-        return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.started)).total_seconds()
+    def finished(self) -> str | None:
+        return self.newest[-1].finished if self.newest else None
+
+    @property
+    def seconds(self) -> float:
+        """Time at work in the newest attempts."""
+        return sum(attempt.seconds for attempt in self.newest)
 
 
 Records = Mapping[Step, Record]
@@ -64,10 +88,10 @@ class WinRate:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def win_rate(records: Records, iteration: int, against: str) -> WinRate | None:
-    """Against Base or Previous; None as long as the iteration has not been evaluated."""
+def win_rate(records: Records, iteration: int, metric: str = "winRateBase") -> WinRate | None:
+    """A win rate that the iteration's evaluation reported; None as long as it has not been measured."""
     record = records.get(Step(iteration, Stage.EVALUATE), Record())
-    value, low, high = (record.number(f"winRate{against}{end}") for end in ("", "Low", "High"))
+    value, low, high = (record.number(f"{metric}{end}") for end in ("", "Low", "High"))
     if value is None or low is None or high is None:
         return None
     return WinRate(value=value, low=low, high=high)
@@ -75,8 +99,8 @@ def win_rate(records: Records, iteration: int, against: str) -> WinRate | None:
 
 def best_iteration(records: Records) -> int | None:
     """The iteration with the highest win rate against the base; the earlier one of equals."""
-    rates = {at.iteration: win_rate(records, at.iteration, "Base") for at in records if at.stage is Stage.EVALUATE}
-    measured = {iteration: rate.value for iteration, rate in rates.items() if rate and iteration > 0}
+    rates = {at.iteration: win_rate(records, at.iteration) for at in records if at.iteration > 0}
+    measured = {iteration: rate.value for iteration, rate in rates.items() if rate}
     return max(sorted(measured), key=measured.__getitem__, default=None)
 
 
@@ -98,6 +122,10 @@ def falling_iteration(records: Records) -> int | None:
 
 def timestamp(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds_between(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
 def decimal(value: Any) -> str:

@@ -1,40 +1,78 @@
 """The executor of `sppo run`: the operator's decisions carried out with processes on this machine.
 
-Observe, decide, act, report, ten times a second, in one thread. Everything worth keeping is in DIR/run.yaml or in the
-stages' manifests, so the command may die at any moment and be started again.
+Observe, decide, act, report, twenty times a second, in one thread. Everything worth keeping is in DIR/run.yaml or in
+the stages' manifests, so the command may die at any moment and be started again.
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sppo_operator.decide import Action, Fail, Finish, Outcome, Plan, Start, Step, decide
+from sppo_operator.decide import Action, Fail, Finish, Outcome, Plan, Stage, Start, Step, decide
+from sppo_operator.errors import UserError
 from sppo_operator.facts import Record, timestamp
 from sppo_operator.machine import can_run_two_stages
-from sppo_operator.process import End, StageProcess
+from sppo_operator.process import USER_FAULT, End, StageProcess, stop
 from sppo_operator.render import stage_config
 from sppo_operator.report import write_report
+from sppo_operator.results import Results
 from sppo_operator.spec import Run
-from sppo_operator.status import records_of, status_of
-from sppo_operator.store import RunFile
+from sppo_operator.status import CAUSES, Facts, records_of, status_of
+from sppo_operator.store import RunFile, locked
+from sppo_operator.validation import admit
 from sppo_operator.view import View
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.05
 PROGRESS_SECONDS = 1.0
 GRACE_SECONDS = 10.0
 BACKOFF_SECONDS = 1.0
 """Nothing on this machine recovers by waiting longer, and a person is watching."""
+REPORT_FILE = "report.html"
+
+
+def run_locally(manifest: dict[str, Any], folder: Path, view: View) -> int:
+    """Carry out the manifest in `folder`, from wherever an earlier command left it; returns the exit status.
+
+    Raises UserError if the manifest is refused, or the folder is in use, damaged or another run's.
+    """
+    with locked(folder):
+        file = RunFile(folder)
+        old = file.read()
+        resource = _stored(admit(manifest, old), old, file.path)
+        run = LocalRun(resource, folder, file, view)
+        with view.shown():
+            stopped_by = run.execute()
+        return 128 + stopped_by if stopped_by else run.conclude()
+
+
+def _stored(resource: dict[str, Any], old: Mapping[str, Any] | None, path: Path) -> dict[str, Any]:
+    """The resource with the metadata that the API server would keep."""
+    metadata = resource["metadata"]
+    name = f"{metadata['namespace']}/{metadata['name']}"
+    if resource["spec"]["suspend"]:
+        raise UserError(f"spec.suspend of {name} is true: set it to false to run it here")
+    before: dict[str, Any] = old["metadata"] if old else {"creationTimestamp": _now(), "generation": 0}
+    if old and (before["namespace"], before["name"]) != (metadata["namespace"], metadata["name"]):
+        raise UserError(
+            f"{path} is the run {before['namespace']}/{before['name']}, not {name}: use another --workspace, or "
+            "restore metadata.name and metadata.namespace"
+        )
+    changed = old is None or old["spec"] != resource["spec"]
+    kept = {"generation": before["generation"] + changed, "creationTimestamp": before["creationTimestamp"]}
+    return resource | {"metadata": metadata | kept}
 
 
 class LocalRun:
-    """One run in one folder, from wherever it was."""
+    """One run in one folder, from wherever it was; `resource` is as `validation.admit` returned it."""
 
     def __init__(self, resource: Mapping[str, Any], folder: Path, file: RunFile, view: View) -> None:
         self.run = Run.of(resource)
@@ -44,11 +82,14 @@ class LocalRun:
             parallel=self.run.parallel_evaluation and can_run_two_stages(),
             backoff_seconds=BACKOFF_SECONDS,
         )
-        self.records = {step: _picked_up(record) for step, record in records_of(resource).items()}
-        self.exit_codes: dict[Step, int] = {}
+        self.results = Results.of(self.run, folder)
+        self.report = folder / REPORT_FILE
+        recorded = records_of(resource)
+        self.records = {step: _picked_up(record) for step, record in recorded.items()}
+        self._failures: Counter[str] = Counter(resource.get("status", {}).get("failures", {}))
+        self._failures["disruption"] += sum(tried.attempts.last is Outcome.RUNNING for tried in recorded.values())
         self._resource = dict(resource)
-        self._folder = folder
-        self._logs = folder / self.run.namespace / self.run.name / "logs"
+        self._workspace = folder
         self._file = file
         self._view = view
         self._processes: dict[Step, StageProcess] = {}
@@ -56,21 +97,37 @@ class LocalRun:
         self._written = 0.0
 
     def execute(self) -> int:
-        """Run until nothing is left to do; returns the exit status of the command."""
-        self._logs.mkdir(parents=True, exist_ok=True)
+        """Run until nothing is left to do; returns the number of the signal that came before, or 0."""
+        self.results.logs.mkdir(parents=True, exist_ok=True)
         with _signals() as received:
-            while not received:
-                changed = self._observe()
-                actions = decide(self.plan, {step: record.attempts for step, record in self.records.items()})
-                changed |= self._act(actions)
-                self._report(actions, changed)
-                if isinstance(actions[-1], Finish | Fail):
-                    return self._exit_status(actions[-1])
-                time.sleep(TICK_SECONDS)
-            self._view.event(f"{signal.Signals(received[0]).name}: stopping the stages")
-            self._stop()
-            self._report(decide(self.plan, {step: record.attempts for step, record in self.records.items()}), True)
-            return 128 + received[0]
+            try:
+                while not received:
+                    changed = self._observe()
+                    actions = self._decide()
+                    changed |= self._act(actions)
+                    self._write(actions, changed)
+                    if isinstance(actions[-1], Finish | Fail):
+                        return 0
+                    self._view.show(self.records)
+                    time.sleep(TICK_SECONDS)
+                self._view.say(f"{signal.Signals(received[0]).name}: stopping the stages")
+            finally:
+                self._stop()
+            self._write(self._decide(), changed=True, stopped=True)
+            return received[0]
+
+    def conclude(self) -> int:
+        """Say how the run ended; returns the exit status of the command."""
+        degraded = next(item for item in self._resource["status"]["conditions"] if item["type"] == "Degraded")
+        if degraded["status"] == "True":
+            self._view.warn(f"warning: {degraded['message']}")
+        match self._decide()[-1]:
+            case Fail(step, _, message):
+                self._view.warn(f"error: {message}")
+                code = self.records[step].newest[-1].exit_code or 1
+                return code if code in USER_FAULT else 1
+        self._view.finish(self.records, self.results, self.report)
+        return 0
 
     def _observe(self) -> bool:
         """Read what the processes did; True if an attempt ended."""
@@ -84,40 +141,88 @@ class LocalRun:
                 ended = True
         return ended
 
+    def _decide(self) -> tuple[Action, ...]:
+        return decide(self.plan, {step: record.attempts for step, record in self.records.items()})
+
     def _act(self, actions: tuple[Action, ...]) -> bool:
-        """Carry out what was decided; True if an attempt started or was stopped."""
+        """Carry out what was decided; True if an attempt was started or stopped."""
         changed = False
         for action in actions:
             if isinstance(action, Start) and self._is_due(action):
                 self._start(action)
                 changed = True
-            elif isinstance(action, Fail) and self._processes:
-                self._stop()
-                changed = True
+        if isinstance(actions[-1], Fail) and self._processes:
+            self._stop()
+            changed = True
         return changed
 
     def _is_due(self, action: Start) -> bool:
-        # An attempt that ended before this command started has no time here: it waited long enough.
+        # An attempt that ended under an earlier command has no time here: it waited long enough.
         ended = self._ended.get(action.step)
         return ended is None or time.monotonic() >= ended + action.delay_seconds
 
     def _start(self, action: Start) -> None:
         job = self.run.job_name(action.step, action.attempt)
-        # Recorded first: an attempt whose command died at once must not give its number to the next one.
-        self.records[action.step] = self.records.get(action.step, Record()).with_start(job, _now())
-        config = stage_config(self.run, action.step, str(self._folder), workers=1)
-        self._processes[action.step] = StageProcess(action.step.stage, config, self._logs / f"{job}.log")
+        config = stage_config(self.run, action.step, str(self._workspace), workers=1)
+        self._processes[action.step] = StageProcess(action.step.stage, config, self.results.logs / f"{job}.log")
+        self.records[action.step] = self.records.get(action.step, Record()).started(_now())
         self._view.started(action.step, action.attempt)
 
     def _record_end(self, step: Step, end: End) -> None:
         del self._processes[step]
         self._ended[step] = time.monotonic()
-        record = self.records[step].with_end(end.outcome, _now(), message=end.message, exit_code=end.exit_code)
+        record = self.records[step].ended(end.outcome, _now(), message=end.message, exit_code=end.exit_code)
         if end.outcome is Outcome.SUCCEEDED:
             record = record.with_result(end.metrics, end.content_digest)
+        elif end.outcome in CAUSES:
+            self._failures[CAUSES[end.outcome]] += 1
         self.records[step] = record
         self._view.ended(step, record)
 
     def _stop(self) -> None:
         for step, end in stop(self._processes, GRACE_SECONDS).items():
             self._record_end(step, end)
+
+    def _write(self, actions: tuple[Action, ...], changed: bool, stopped: bool = False) -> None:
+        """Bring run.yaml and the report up to date: at once after a change, otherwise at most once per second."""
+        if not changed and time.monotonic() < self._written + PROGRESS_SECONDS:
+            return
+        trained = [at.iteration for at, record in self.records.items() if at.stage is Stage.TRAIN and record.metrics]
+        facts = Facts(
+            records=self.records,
+            failures=self._failures,
+            policies={number: policy for number in trained if (policy := self.results.policy(number))},
+            report=str(self.report) if trained else "",
+            stopped=stopped,
+        )
+        self._resource["status"] = status_of(self.run, facts, actions, self._resource.get("status", {}), _now())
+        if self._file.write(self._resource) and changed:
+            write_report(self.report, self._resource, self.results)
+        self._written = time.monotonic()
+
+
+def _picked_up(record: Record) -> Record:
+    """A step as a new command finds it: what ran is dead, and starting the command again renews the retries."""
+    if record.attempts.last is Outcome.RUNNING:
+        record = record.ended(Outcome.VANISHED, _now(), message="the command was killed while it ran")
+    return replace(record, attempts=record.attempts.renewed())
+
+
+def _now() -> str:
+    return timestamp(datetime.now(UTC))
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect the signals that ask the command to stop."""
+    received: list[int] = []
+
+    def handler(number: int, _: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield received
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -18,7 +18,7 @@ def can_run_two_stages() -> bool:
     return usable_cores() >= 2 and available_bytes() >= TWO_STAGES_BYTES and not any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def available_bytes() -> int:
+def available_bytes() -> float:
     """Memory that can be had without swapping, within the control group's limit if there is one."""
     lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

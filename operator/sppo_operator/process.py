@@ -46,14 +46,14 @@ class StageProcess:
         self._result.unlink(missing_ok=True)
         self._unread = b""
         with log.open("wb") as sink:
-            self._popen = subprocess.Popen(
+            self._popen = subprocess.Popen(  # noqa: S603 - this interpreter, a module of a fixed set
                 [sys.executable, "-m", f"sppo_trainer.{stage.value}"],
                 env=os.environ | _environment(stage, config, self._result),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - the command has one thread
             )
         self._tail = log.open("rb")
 
@@ -82,7 +82,7 @@ class StageProcess:
 
 
 def stop(processes: Mapping[Step, StageProcess], grace_seconds: float) -> dict[Step, End]:
-    """End all: SIGTERM, and SIGKILL after the grace. What we stop counts as interrupted, unless it was done."""
+    """End all: SIGTERM, and SIGKILL after the grace. What we stop counts as suspended, unless it was done."""
     for process in processes.values():
         process.terminate()
     deadline = time.monotonic() + grace_seconds
@@ -106,7 +106,7 @@ def end_of(return_code: int, result: bytes, log: Path) -> End:
             outcome=Outcome.SUCCEEDED, exit_code=0, metrics=data["metrics"], content_digest=data["contentDigest"]
         )
     if exit_code == TERMINATED:
-        return End(outcome=Outcome.INTERRUPTED, exit_code=exit_code, message="stopped by SIGTERM")
+        return End(outcome=Outcome.DISRUPTED, exit_code=exit_code, message="stopped by SIGTERM")
     if exit_code == 0:
         message = f"ended without a result of at most {RESULT_BYTES} bytes: see {log}"
     elif isinstance(data.get("error"), str):
@@ -120,7 +120,7 @@ def end_of(return_code: int, result: bytes, log: Path) -> End:
 
 
 def _stopped(end: End) -> End:
-    return End(outcome=Outcome.INTERRUPTED, exit_code=end.exit_code, message="stopped with the command")
+    return End(outcome=Outcome.SUSPENDED, exit_code=end.exit_code, message="stopped with the command")
 
 
 def progress_of(line: bytes) -> dict[str, Any] | None:

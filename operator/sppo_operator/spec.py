@@ -24,6 +24,8 @@ class Run:
     namespace: str
     name: str
     generation: int
+    retry: str
+    """The annotation sppo.dev/retry: another value lets a failed run go on."""
     spec: Mapping[str, Any]
 
     @classmethod
@@ -33,6 +35,7 @@ class Run:
             namespace=metadata.get("namespace", "default"),
             name=metadata["name"],
             generation=metadata.get("generation", 1),
+            retry=metadata.get("annotations", {}).get("sppo.dev/retry", ""),
             spec=resource["spec"],
         )
 
@@ -61,6 +64,7 @@ class Run:
         for name, free in FREE.items():
             for field in free:
                 immutable[name].pop(field, None)
+        immutable["evaluation"]["against"].sort()  # a set
         text = json.dumps(immutable, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

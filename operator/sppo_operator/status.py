@@ -1,49 +1,211 @@
 """The status of a run from what was recorded, and back: pure functions, the shape of the CRD.
 
 The status holds facts that cannot be observed any more once a process or a Job is gone, and what people want to read.
-`phase` is derived last and read by nobody.
+`phase` and `summary` are derived last and read by nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sppo_operator.conditions import conditions, merged
-from sppo_operator.decide import Action, Attempts, Fail, Finish, Outcome, Stage, Step
-from sppo_operator.facts import Record, Records, best_iteration, decimal, win_rate
+from sppo_operator.decide import Action, Attempts, Fail, Finish, GiveUp, Outcome, Stage, Step, schedule
+from sppo_operator.facts import Attempt, Record, Records, best_iteration, decimal, win_rate
 from sppo_operator.render import CONTRACT_VERSION
 from sppo_operator.spec import Run
+from sppo_operator.summary import phase_of, summary_of
 
-STAGES = list(Stage)
+DETAILED_ITERATIONS = 8
+"""Older iterations keep their win rates only, which bounds the status (256 KiB at 100 iterations)."""
+# The CRD's bounds on what stages report.
+MESSAGE_CHARACTERS = 512
+METRICS, METRIC_CHARACTERS = 32, 64
+FIGURES, FIGURE_CHARACTERS = 8, 32
+WIN_RATES = {
+    "base": "winRateBase",
+    "previous": "winRatePrevious",
+    "secondBase": "secondWinRateBase",
+    "secondPrevious": "secondWinRatePrevious",
+}
+"""The status's names, and the metrics of `evaluate` that they come from."""
+CAUSES = {
+    Outcome.USER_FAULT: "user",
+    Outcome.FAILED: "application",
+    Outcome.DISRUPTED: "disruption",
+    Outcome.VANISHED: "disruption",
+    Outcome.EVICTED: "eviction",
+}
 
 
-def status_of(
-    run: Run, records: Records, actions: Iterable[Action], old: Mapping[str, Any], now: str, *, stopped: bool = False
-) -> dict[str, Any]:
-    """The whole status; `old` gives the conditions their times."""
-    actions = tuple(actions)
-    numbers = sorted({step.iteration for step in records})
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the executor knows, beyond the spec and the last decision."""
+
+    records: Records
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Attempts that ended badly in the whole run, by CAUSES."""
+    policies: Mapping[int, str] = field(default_factory=dict)
+    """Folder or URI of the model that an iteration trained."""
+    report: str = ""
+    stopped: bool = False
+    """The executor is going away before the end, and says so."""
+
+
+def status_of(run: Run, facts: Facts, actions: tuple[Action, ...], old: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The whole status; `old` is the one before, which fixed the times."""
+    records = facts.records
+    current = conditions(records, actions, stopped=facts.stopped)
     status: dict[str, Any] = {
         "observedGeneration": run.generation,
+        "phase": phase_of(records, actions, stopped=facts.stopped),
+        "summary": summary_of(run, records),
+        "conditions": merged(old.get("conditions", ()), current, run.generation, now),
+        "iterations": _iterations(run, facts, actions),
+        "bestIteration": best_iteration(records),
+        "failures": dict(facts.failures),
         "contractVersion": CONTRACT_VERSION,
         "digest": run.digest(),
-        "conditions": merged(
-            old.get("conditions", ()), conditions(records, actions, stopped=stopped), run.generation, now
-        ),
-        "iterations": [_iteration(run, number, records) for number in numbers],
+        "observedRetry": run.retry,
+        "startTime": old.get("startTime", now),
+        "finishTime": old.get("finishTime", now) if isinstance(actions[-1], Finish | Fail) else None,
+        "report": facts.report,
     }
-    best = best_iteration(records)
-    if best is not None:
-        status["bestIteration"] = best
-    return status | {"phase": _phase(records, actions, stopped)}
+    return _compact(status)
 
 
 def records_of(resource: Mapping[str, Any]) -> dict[Step, Record]:
-    """What the status of an earlier command or operator says."""
-    iterations = resource.get("status", {}).get("iterations", ())
-    return {
-        Step(iteration["number"], Stage(stage["name"])): _record(stage)
-        for iteration in iterations
-        for stage in iteration["stages"]
+    """What the status says about every step that was ever started."""
+    records: dict[Step, Record] = {}
+    for iteration in resource.get("status", {}).get("iterations", ()):
+        number = iteration["number"]
+        if "stages" not in iteration:
+            records |= _finished_long_ago(number, iteration)
+        for stage in iteration.get("stages", ()):
+            if stage.get("attempts"):
+                records[Step(number, Stage(stage["stage"]))] = _record(stage)
+    return records
+
+
+def _iterations(run: Run, facts: Facts, actions: tuple[Action, ...]) -> list[dict[str, Any]]:
+    newest = max((step.iteration for step in facts.records), default=0)
+    return [_iteration(run, number, facts, actions, newest) for number in range(newest + 1)]
+
+
+def _iteration(run: Run, number: int, facts: Facts, actions: tuple[Action, ...], newest: int) -> dict[str, Any]:
+    steps = [step for step in schedule(number) if step.iteration == number]
+    rates = {key: win_rate(facts.records, number, metric) for key, metric in WIN_RATES.items()}
+    shown: dict[str, Any] = {
+        "number": number,
+        "policy": facts.policies.get(number),
+        "winRate": {
+            key: {"mean": decimal(rate.value), "low": decimal(rate.low), "high": decimal(rate.high)}
+            for key, rate in rates.items()
+            if rate is not None
+        },
     }
+    recorded = [facts.records[step] for step in steps if step in facts.records]
+    finished = all(record.attempts.last is Outcome.SUCCEEDED for record in recorded)
+    if number == 0 or number > newest - DETAILED_ITERATIONS or not finished:
+        shown["stages"] = [_stage(run, step, facts.records.get(step, Record()), actions) for step in steps]
+    return _compact(shown)
+
+
+def _stage(run: Run, step: Step, record: Record, actions: tuple[Action, ...]) -> dict[str, Any]:
+    state = _state(step, record, actions)
+    return _compact(
+        {
+            "stage": step.stage.value,
+            "state": state,
+            "job": run.job_name(step, record.attempts.made) if record.newest else None,
+            "attempts": [_attempt(attempt) for attempt in record.newest],
+            "startTime": record.first_started,
+            "finishTime": record.finished if state in ("Succeeded", "Failed", "GivenUp") else None,
+            "progress": _progress(record.progress),
+            "metrics": {name: value[:METRIC_CHARACTERS] for name, value in list(record.metrics.items())[:METRICS]},
+            "contentDigest": record.content_digest,
+        }
+    )
+
+
+def _state(step: Step, record: Record, actions: tuple[Action, ...]) -> str:
+    if record.attempts.last in (Outcome.RUNNING, Outcome.SUCCEEDED):
+        return record.attempts.last.value
+    for action in actions:
+        match action:
+            case Fail(failed) if failed == step:
+                return "Failed"
+            case GiveUp(given_up) if given_up == step:
+                return "GivenUp"
+    return "Pending"
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return _compact(
+        {
+            "number": attempt.number,
+            "outcome": attempt.outcome.value,
+            "exitCode": attempt.exit_code,
+            "message": attempt.message[:MESSAGE_CHARACTERS],
+            "startTime": attempt.started,
+            "finishTime": attempt.finished,
+        }
+    )
+
+
+def _progress(progress: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if progress is None:
+        return None
+    figures = list(progress.get("figures", {}).items())[:FIGURES]
+    left = progress.get("secondsLeft")
+    return _compact(
+        {
+            "done": int(progress["done"]),
+            "total": int(progress["total"]),
+            "unit": str(progress["unit"])[:FIGURE_CHARACTERS],
+            "secondsLeft": None if left is None else int(left),
+            "figures": {name: decimal(value)[:FIGURE_CHARACTERS] for name, value in figures},
+        }
+    )
+
+
+def _record(stage: Mapping[str, Any]) -> Record:
+    newest = tuple(
+        Attempt(
+            number=attempt["number"],
+            outcome=Outcome(attempt["outcome"]),
+            started=attempt["startTime"],
+            finished=attempt.get("finishTime"),
+            exit_code=attempt.get("exitCode"),
+            message=attempt.get("message", ""),
+        )
+        for attempt in stage["attempts"]
+    )
+    charged = sum(attempt.outcome is Outcome.FAILED for attempt in newest)
+    last = newest[-1]
+    return Record(
+        attempts=Attempts(made=last.number, charged=charged, last=last.outcome, message=last.message),
+        newest=newest,
+        first_started=stage["startTime"],
+        metrics=stage.get("metrics", {}),
+        content_digest=stage.get("contentDigest", ""),
+    )
+
+
+def _finished_long_ago(number: int, iteration: Mapping[str, Any]) -> dict[Step, Record]:
+    rates = iteration.get("winRate", {})
+    metrics = {
+        f"{WIN_RATES[key]}{end}": rate[name]
+        for key, rate in rates.items()
+        for end, name in (("", "mean"), ("Low", "low"), ("High", "high"))
+    }
+    done = Attempts(made=1, last=Outcome.SUCCEEDED)
+    records = {Step(number, stage): Record(attempts=done) for stage in (Stage.GENERATE, Stage.SCORE, Stage.TRAIN)}
+    # Without a win rate its evaluation is still to come: evaluations may lag behind.
+    return records | ({Step(number, Stage.EVALUATE): Record(attempts=done, metrics=metrics)} if metrics else {})
+
+
+def _compact(data: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not there: the API server drops nulls, and empty maps only take room."""
+    return {key: value for key, value in data.items() if value not in (None, "", {}, [])}

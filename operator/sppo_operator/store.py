@@ -1,13 +1,14 @@
-"""The workspace folder of `sppo run`: the run as the resource would show it, and the lock that keeps two commands apart.
+"""The folder of `sppo run`: the run as the resource would show it, and the lock that keeps two commands apart.
 
-    DIR/run.yaml     the whole resource with its status
-    DIR/.sppo.lock   held by the command that runs here; names its process
+DIR/run.yaml     the whole resource with its status
+DIR/.sppo.lock   held by the command that runs here; names its process
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from sppo_operator.errors import DamagedState, WorkspaceBusy
+from sppo_operator.errors import BusyError, DamagedError, StorageError
+from sppo_operator.schema import schema_causes, spporun_schema
 
 RUN_FILE = "run.yaml"
 LOCK_FILE = ".sppo.lock"
@@ -29,21 +31,21 @@ class RunFile:
         self._text = ""
 
     def read(self) -> dict[str, Any] | None:
-        """The recorded resource, or None in a new folder; raises DamagedState if it is no SPPORun."""
+        """The recorded resource, or None in a new folder; raises DamagedError if it is no SPPORun."""
         try:
             self._text = self.path.read_text("utf-8")
-            resource = yaml.load(self._text, Loader=_LOADER)
+            resource = yaml.load(self._text, Loader=_LOADER)  # noqa: S506 - a safe loader, from C or not
         except FileNotFoundError:
             return None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DamagedState(self.path) from error
-        if not (isinstance(resource, dict) and {"metadata", "spec"} <= resource.keys()):
-            raise DamagedState(self.path)
+            raise _damaged(self.path) from error
+        if not isinstance(resource, dict) or any(schema_causes(resource, spporun_schema())):
+            raise _damaged(self.path)
         return resource
 
     def write(self, resource: Mapping[str, Any]) -> bool:
         """Record the resource; False if the file says so already."""
-        text = yaml.dump(resource, Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=120)
+        text = yaml.dump(resource, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
         if text == self._text:
             return False
         replace_file(self.path, text)
@@ -53,18 +55,29 @@ class RunFile:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; raises WorkspaceBusy if another one does. A dead holder's lock is free."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
+    """Hold the folder for this process; raises BusyError if another one does. A dead holder's lock is free."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be used ({error.strerror}): name a folder that can be written") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
-            raise WorkspaceBusy(folder, lock.read().strip()) from error
+            holder = lock.read().strip() or "of an unknown number"
+            raise BusyError(
+                f"{folder} is in use by process {holder}: wait for it, stop it, or use another one"
+            ) from error
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+def _damaged(path: Path) -> DamagedError:
+    return DamagedError(f"{path} is damaged: restore it, or remove it to start over from the finished pieces beside it")
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -84,4 +97,20 @@ def replace_file(path: Path, text: str) -> None:
 
 # libyaml where PyYAML was built with it: run.yaml is written about once per second.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_NO_PLAIN_TEXT = re.compile(r"[-+.]?[0-9].*|[yYnN]", re.DOTALL)
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # chosen at run time
+    """Quotes what kubectl's YAML takes for a number or a truth value but PyYAML does not, such as 5e-7."""
+
+    def ignore_aliases(self, _: object) -> bool:
+        return True
+
+
+def _text(dumper: Any, value: str) -> yaml.ScalarNode:
+    style = "'" if _NO_PLAIN_TEXT.fullmatch(value) else None
+    node: yaml.ScalarNode = dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+    return node
+
+
+_Dumper.add_representer(str, _text)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sppo_operator.decide import (
     Action,
     Attempts,
@@ -163,28 +162,33 @@ DECISIONS = {
     "an exhausted evaluation does not hold up the run": (
         {},
         TRAINED_1 | {"evaluate_0": "FFFF"},
-        ["give up evaluate 0: F happened", "start generate 2 a1"],
+        ["give up evaluate 0: F happened", "start evaluate 1 a1", "start generate 2 a1"],
     ),
     "nor does an evaluation's user's fault": (
         {"parallel": False},
         TRAINED_1 | {"evaluate_1": "U"},
         ["give up evaluate 1: U happened", "start generate 2 a1"],
     ),
-    "evaluations that would compare with a missing one are left out": (
+    "the next evaluation takes place all the same": (
         {"iterations": 1},
         TRAINED_1 | {"evaluate_0": "U"},
-        ["give up evaluate 0: U happened", "finish"],
+        ["give up evaluate 0: U happened", "start evaluate 1 a1"],
+    ),
+    "a run ends without its broken evaluations": (
+        {"iterations": 1},
+        TRAINED_1 | {"evaluate_0": "U", "evaluate_1": "FFFF"},
+        ["give up evaluate 0: U happened", "give up evaluate 1: F happened", "finish"],
     ),
 }
 
 
-@pytest.mark.parametrize("facts, letters, expected", DECISIONS.values(), ids=DECISIONS)
+@pytest.mark.parametrize(("facts", "letters", "expected"), DECISIONS.values(), ids=DECISIONS)
 def test_decision(facts: dict[str, Any], letters: dict[str, str], expected: list[str]) -> None:
     plan = Plan(**{"iterations": 2, "retries": 3, "parallel": True, **facts})
     assert [shown(action) for action in decide(plan, history(**letters))] == expected
 
 
-@pytest.mark.parametrize("letters, delay_seconds", [("U", 0.0), ("FFFF", 0.0), ("FFFFI", 10.0)])
+@pytest.mark.parametrize(("letters", "delay_seconds"), [("U", 0.0), ("FFFF", 0.0), ("FFFFI", 10.0)])
 def test_a_renewed_budget_starts_the_step_again(letters: str, delay_seconds: float) -> None:
     tried = attempts(letters).renewed()
     assert tried.charged == 0
@@ -222,6 +226,7 @@ class Executor:
             assert self.history[needed].last is Outcome.SUCCEEDED, f"{action.step} started before {needed}"
         self.history[action.step] = before.started()
         assert len(self.running()) <= (2 if self.plan.parallel else 1)
+        assert sum(at.stage is Stage.EVALUATE for at in self.running()) <= 1
 
     def end(self, at: Step, outcome: Outcome) -> None:
         self.history[at] = self.history[at].ended(outcome)
@@ -246,7 +251,9 @@ def test_any_run_ends_and_keeps_its_promises(
         if isinstance(actions[-1], Finish | Fail):
             break
         at = data.draw(st.sampled_from(executor.running()))
-        drawn = data.draw(st.sampled_from([Outcome.SUCCEEDED] * 3 + [Outcome.FAILED, Outcome.DISRUPTED]))
+        drawn = data.draw(
+            st.sampled_from([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED, Outcome.DISRUPTED, Outcome.USER_FAULT])
+        )
         outcome = Outcome.SUCCEEDED if drawn is Outcome.DISRUPTED and interruptions == 0 else drawn
         interruptions -= outcome is Outcome.DISRUPTED
         executor.end(at, outcome)

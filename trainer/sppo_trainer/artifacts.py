@@ -15,6 +15,7 @@ first writer wins, and a torn file or a zombie on a lost node is a folder that n
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -206,13 +207,14 @@ class Draft:
         files = []
         for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
             name = path.relative_to(self.folder).as_posix()
+            path.chmod(0o644)  # safetensors writes 0600, and another stage may run as another user
             digest = sha256_of(path)
             sync(path)
             files.append(File(name=name, path=f"{self.attempt}/{name}", bytes=path.stat().st_size, sha256=digest))
         write_synced(self.folder / "provenance.json", json.dumps(provenance, indent=1))
         for folder in {path.parent for path in self.folder.rglob("*")} | {self.artifact.folder}:
             sync(folder)
-        whole = Manifest(**{**vars_of(manifest), "files": tuple(files)})
+        whole = dataclasses.replace(manifest, files=tuple(files))
         published = publish(self.artifact.folder / "manifest.json", json.dumps(whole.to_json(), indent=1))
         _remove_other_attempts(self.artifact, keep=self.attempt if published else None)
         return self.artifact.require()
@@ -270,7 +272,7 @@ def publish(path: Path, text: str) -> bool:
             raise
         if path.exists():
             return False
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     sync(path.parent)
@@ -291,10 +293,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def vars_of(manifest: Manifest) -> dict[str, Any]:
-    return {name: getattr(manifest, name) for name in manifest.__dataclass_fields__}
 
 
 def _remove_other_attempts(artifact: Artifact, *, keep: str | None) -> None:

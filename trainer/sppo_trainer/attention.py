@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -85,17 +85,20 @@ def attention_implementation(model: PreTrainedModel, implementation: str) -> Ite
     Raises:
         PackingUnsupportedError: the model computes its attention without transformers' attention interface.
     """
-    before = {"": model.config._attn_implementation}
-    for name in model.config.sub_configs:
-        if (sub_config := getattr(model.config, name, None)) is not None:
-            before[name] = sub_config._attn_implementation
+    sub_configs = {name: getattr(model.config, name, None) for name in model.config.sub_configs}
+    before = {name: _implementation(config) for name, config in {"": model.config, **sub_configs}.items() if config}
     try:
         model.set_attn_implementation(implementation)
-        if model.config._attn_implementation != implementation:
+        if _implementation(model.config) != implementation:
             raise PackingUnsupportedError(f"{type(model).__name__} cannot switch its attention to {implementation}.")
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def _implementation(config: PreTrainedConfig) -> str:
+    name: str = config._attn_implementation  # noqa: SLF001 (transformers has a public setter only)
+    return name
 
 
 def _check_rope(model: PreTrainedModel) -> None:

@@ -306,7 +306,7 @@ def parse(cls: type[C], document: str) -> C:
     version = data.get("contract") if isinstance(data, dict) else None
     if version != CONTRACT_VERSION:
         raise ConfigError(f"contract is {version!r}: this trainer speaks {CONTRACT_VERSION}; use an image that matches")
-    return typing.cast(C, _object(cls, data, ""))
+    return typing.cast("C", _object(cls, data, ""))
 
 
 def section(config: Any) -> dict[str, Any]:
@@ -356,7 +356,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path} is {_shown(value)}: give a list")
         return tuple(_value(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
     if dataclasses.is_dataclass(hint):
-        return _object(typing.cast(type[Any], hint), value, path)
+        return _object(typing.cast("type[Any]", hint), value, path)
     if hint is float:
         if not (isinstance(value, str) and DECIMAL.fullmatch(value)):
             raise ConfigError(f'{path} is {_shown(value)}: give a decimal number as a string, such as "0.001"')

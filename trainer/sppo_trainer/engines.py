@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import pad
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
 
 BLOCK = 256  # W: block sums of 256 tokens keep both searches of the inverse CDF short
@@ -92,7 +92,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model's memory; the engine cannot be used afterwards."""
+        """Free the model's memory. The engine cannot be used afterwards; closing it again does nothing."""
         ...
 
 
@@ -172,13 +172,13 @@ class TransformersEngine:
             if len(going) < len(live_R):
                 cache.batch_select_indices(going)
                 live_R, tokens_R, mask_RT = live_R[going], tokens_R[going], mask_RT[going]
-            mask_RT = F.pad(mask_RT, (0, 1), value=1)
+            mask_RT = pad(mask_RT, (0, 1), value=1)
             logits_RV = self._next_logits(tokens_R[:, None], mask_RT, cache)
         return _collect(steps, len(prompts), sampling)
 
     def close(self) -> None:
         """See `Engine.close`."""
-        del self._model
+        self._model = None
 
     def _next_logits(self, ids_RT: Tensor, mask_RT: Tensor, cache: DynamicCache) -> Tensor:
         """Feed new tokens; logits of the token after them, (R, V). The mask covers cached and new tokens."""
@@ -228,7 +228,7 @@ def inverse_cdf(weights_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     First the block, then the token within it, in float64: one cheap pass over V, where a float32 cumulative sum
     would shift the tail and sampling by noise for every token costs ten times more. A weight of 0 is never chosen.
     """
-    blocks_RNW = F.pad(weights_RV, (0, -weights_RV.shape[1] % BLOCK)).view(len(weights_RV), -1, BLOCK)
+    blocks_RNW = pad(weights_RV, (0, -weights_RV.shape[1] % BLOCK)).view(len(weights_RV), -1, BLOCK)
     block_R, rest_R = _search(blocks_RNW.sum(-1).double(), uniforms_R)
     block_RW = blocks_RNW[torch.arange(len(block_R), device=block_R.device), block_R]
     within_R, _ = _search(block_RW.double(), rest_R)

@@ -198,4 +198,4 @@ def _kl(stage: Stage[EvaluateConfig], prepared: PreparedPrompts, responses: Resp
 
 
 if __name__ == "__main__":
-    main("evaluate", EvaluateConfig, evaluate)
+    main(EvaluateConfig, evaluate)

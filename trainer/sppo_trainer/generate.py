@@ -40,4 +40,4 @@ def generate(stage: Stage[GenerateConfig]) -> Manifest | Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    main("generate", GenerateConfig, generate)
+    main(GenerateConfig, generate)

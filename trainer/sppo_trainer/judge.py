@@ -87,7 +87,7 @@ def _judgement(comparison: Comparison, asked: Sequence[Pair], verdicts: Any) -> 
     answers = {pair: next(verdicts) for pair in asked}
     values = {pair: 0.5 if value is None else value for pair, value in answers.items()}
     return Judgement(
-        values_KK=pair_table(comparison, lambda i, j: values.get((i, j), 0.5)),
+        values_KK=pair_table(comparison, [values.get(pair, 0.5) for pair in comparison.pairs]),
         counts={
             "unparsable": sum(value is None for value in answers.values()),
             "unasked": len(comparison.pairs) - len(asked),
@@ -104,7 +104,8 @@ def chosen_pairs(comparison: Comparison, opponents: int) -> list[Pair]:
         return list(comparison.pairs)
     texts = [message["content"] for message in comparison.messages] + [item.text for item in comparison.responses]
     matches = sorted({(min(pair), max(pair)) for pair in comparison.pairs})
-    random.Random(hashlib.sha256(json.dumps(texts).encode()).digest()).shuffle(matches)
+    seed = hashlib.sha256(json.dumps(texts).encode()).digest()
+    random.Random(seed).shuffle(matches)
     met: Counter[int] = Counter()
     chosen = set()
     for i, j in matches:
@@ -159,7 +160,7 @@ class ChatClient:
         reason = ""
         for attempt in range(ATTEMPTS):
             wait = self._backoff_seconds * 2**attempt
-            request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
+            request = urllib.request.Request(self._url, data=body, headers=self._headers)  # noqa: S310 checked in __init__
             try:
                 with self._opener.open(request, timeout=TIMEOUT_SECONDS) as response:
                     answer: bytes = response.read()
@@ -178,7 +179,9 @@ class ChatClient:
 
     def _refused(self, error: urllib.error.HTTPError) -> ConfigError:
         if error.code in (401, 403):  # the answer's text may quote the key
-            return ConfigError(f"{self._where} answered HTTP {error.code}: check the key in the Secret of judge.key")
+            return ConfigError(
+                f"{self._where} answered HTTP {error.code}: check the key in the Secret that judge.apiKeySecret names"
+            )
         text = error.read(300).decode(errors="replace").replace("\n", " ")
         return ConfigError(f"{self._where} answered HTTP {error.code} ({text}): check endpoint and model")
 
@@ -186,7 +189,7 @@ class ChatClient:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect would carry the key to another host, so it is an error."""
 
-    def redirect_request(self, *args: Any) -> None:
+    def redirect_request(self, *_: Any) -> None:
         return None
 
 

@@ -2,9 +2,9 @@
 
     log pi(y|x) = sum_t log pi(y_t | x, y_<t),    log pi(y_t | ...) = z_t[y_t] - log sum_v exp z_t[v]
 
-over the response tokens only: the prompt, with its chat header, is masked, and nothing is appended (Wu et al. 2024, arXiv
-2405.00675, section 4). Two methods compute the same numbers: `packed` computes each prompt once, without padding and
-without the logits of all tokens at once; `plain` is one ordinary forward per response, for models that cannot be packed.
+over the response tokens only: the prompt with its chat header is masked, and nothing is appended (Wu et al. 2024,
+arXiv 2405.00675, section 4). Two methods compute the same numbers: `packed` computes each prompt once, without padding
+and without holding the logits of all tokens; `plain` is one ordinary forward per response, for all other models.
 
 Shapes: R responses, T response tokens of all of them, C tokens of a chunk, E hidden size, V vocabulary.
 """
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 Method = Literal["packed", "plain"]
 
 _PROBE_TOKENS = 24  # per prompt and per response: enough for leaks between segments to show
-_PROBE_TOLERANCE = {torch.float32: 1e-3}  # nats per token; other types round more than a deep model's float32 ever does
-_PROBE_TOLERANCE_LOW_PRECISION = 0.1
+_PROBE_TOLERANCE = 1e-3  # nats per token
+_PROBE_TOLERANCE_HALF = 0.1  # the same for weights in 16 bits, whose rounding differs with the order of every sum
 
 
 def token_logprobs(
@@ -55,8 +55,8 @@ def token_logprobs(
 
     Raises:
         PackingUnsupportedError: `packed` on a model that cannot be packed.
-        TypeError: activation checkpointing ran a layer again, in backward, outside `packed_attention`; the caller has to
-            open it around both.
+        TypeError: in backward, when activation checkpointing runs a layer again outside of `packed_attention`; open
+            that around forward and backward.
     """
     causal_lm = _causal_lm(model)
     if method == "plain":
@@ -94,7 +94,7 @@ def choose_method(model: nn.Module, groups: Sequence[PromptGroup]) -> Method:
         with attention_implementation(causal_lm, "eager"):
             plain_T = torch.cat(token_logprobs(model, probe, method="plain"))
     difference = (packed_T - plain_T).abs().max().item()
-    if difference <= _PROBE_TOLERANCE.get(causal_lm.dtype, _PROBE_TOLERANCE_LOW_PRECISION):
+    if difference <= (_PROBE_TOLERANCE if causal_lm.dtype == torch.float32 else _PROBE_TOLERANCE_HALF):
         return "packed"
     logger.warning(
         "%s: log-probabilities without packing, which is slower (packed ones are off by up to %.3g nats per token)",

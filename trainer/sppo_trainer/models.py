@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from sppo_trainer.config import Precision
 from sppo_trainer.errors import DataError, MissingError
 
+logging.disable_progress_bar()  # stages have a progress of their own, and logs are no terminals
 DTYPES: dict[Precision, torch.dtype] = {"BFloat16": torch.bfloat16, "Float32": torch.float32}
 
 

@@ -24,7 +24,7 @@ def pairwise_probabilities(logits_KK: Tensor, temperature: float) -> Tensor:
 
     `logits_KK` (..., K, K) holds L_ij, the oracle's logit for "i (shown first) beats j"; its diagonal is ignored.
     s_ij = (L_ij - L_ji) / 2 removes the oracle's bias for a position, so P_ij + P_ji = 1 and P_ii = 1/2.
-    P_ij depends on no third response, unlike the reference code's (see research on uclaml/SPPO issue 15).
+    P_ij depends on no third response, unlike the reference code (uclaml/SPPO issue 15).
     """
     scores_KK = (logits_KK - logits_KK.transpose(-1, -2)) / 2
     probabilities_KK = torch.sigmoid(scores_KK / temperature)
@@ -33,7 +33,7 @@ def pairwise_probabilities(logits_KK: Tensor, temperature: float) -> Tensor:
 
 
 def win_rates(probabilities_KK: Tensor) -> Tensor:
-    """w_i = P(y_i > pi_t | x), estimated as (1/K) sum_k P(y_i > y_k | x); itself counts 1/2.  (..., K, K) -> (..., K)."""
+    """w_i = P(y_i > pi_t | x) ~ (1/K) sum_k P(y_i > y_k | x), where itself counts 1/2.  (..., K, K) -> (..., K)."""
     return probabilities_KK.mean(dim=-1)
 
 

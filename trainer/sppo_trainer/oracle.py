@@ -5,7 +5,7 @@ Shapes: K responses of one prompt; entry (i, j) of a KK table compares response 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -68,11 +68,11 @@ class Oracle(Protocol):
         """One judgement per comparison, in order."""
 
 
-def pair_table(comparison: Comparison, value: Callable[[int, int], float]) -> Floats:
-    """(K, K): value(i, j) at the pairs of the comparison, NaN elsewhere."""
+def pair_table(comparison: Comparison, values: Iterable[float]) -> Floats:
+    """(K, K): one value for each pair of the comparison, in their order, and NaN elsewhere."""
     table_KK = np.full((len(comparison.responses),) * 2, np.nan)
-    for i, j in comparison.pairs:
-        table_KK[i, j] = value(i, j)
+    for pair, value in zip(comparison.pairs, values, strict=True):
+        table_KK[pair] = value
     return table_KK
 
 

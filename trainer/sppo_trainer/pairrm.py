@@ -2,7 +2,7 @@
 
 Jiang et al. 2023, "LLM-Blender", arXiv:2306.02561; github.com/yuchenlin/LLM-Blender, llm_blender/pair_ranker: the model
 is pairrm.py (DebertaV2PairRM), the input is collator.py (CrossCompareCollator). Differences from that code:
-- the candidates' budget is computed per comparison, not from the batch's longest prompt, so no result depends on others;
+- the candidates' budget is computed per comparison, not from the batch's longest prompt: no result depends on others;
 - all marker tokens inside texts become spaces, not only [SEP]: a response could otherwise pose as its opponent.
 
 It was trained on -log sigmoid(L), so temperature 1 is its own likelihood. L prefers a position: ask both orders.
@@ -12,6 +12,7 @@ Shapes: B sequences of a batch, T tokens, H hidden units, N tasks.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,8 +89,7 @@ class PairRMOracle:
         logits = iter(self._logits([item for inputs, _ in encoded for item in inputs]))
         judgements = []
         for comparison, (_, num_truncated) in zip(comparisons, encoded, strict=True):
-            # Drawn in the order of the pairs, which is the order of the inputs.
-            values_KK = pair_table(comparison, lambda i, j: next(logits))
+            values_KK = pair_table(comparison, itertools.islice(logits, len(comparison.pairs)))
             judgements.append(Judgement(values_KK=values_KK, counts={"truncated": num_truncated}))
         return judgements
 
@@ -111,7 +111,7 @@ class PairRMModel(nn.Module):
     def __init__(self, config: DebertaV2Config, num_tasks: int) -> None:
         super().__init__()
         self.vocab_size = config.vocab_size
-        self.pretrained_model = DebertaV2Model(config)
+        self.pretrained_model = DebertaV2Model(config)  # type: ignore[no-untyped-call]  # transformers types no __init__
         hidden = config.hidden_size
         # The identities stand for training's dropout: they keep the linear layers' published numbers, 1 and 4.
         self.head_layer = nn.Sequential(
@@ -138,7 +138,8 @@ class PairTokenizer:
         tokenizer.no_padding()
         tokenizer.add_tokens(list(MARKERS))  # the base model's own file lacks them; the order gives training's ids
         self._tokenizer = tokenizer
-        self._marker_ids = {marker: tokenizer.token_to_id(marker) for marker in MARKERS}
+        vocabulary = tokenizer.get_vocab()
+        self._marker_ids = {marker: vocabulary[marker] for marker in MARKERS}
         self._source_limit = int(settings.get("source_maxlength", SOURCE_MAX_TOKENS))
         self._candidate_limit = int(settings.get("candidate_maxlength", CANDIDATE_MAX_TOKENS))
         expected = [tokenizer.token_to_id("[CLS]"), self._marker_ids[SOURCE], tokenizer.token_to_id("[SEP]")]
@@ -157,8 +158,9 @@ class PairTokenizer:
 
     def encode(self, comparison: Comparison) -> tuple[list[PairInput], int]:
         """The inputs in order of the pairs, and how many of prompt and responses were cut at their ends."""
-        source, num_cut = self._part(SOURCE, prompt_text(comparison.messages), self._source_limit)
+        source, is_cut = self._part(SOURCE, prompt_text(comparison.messages), self._source_limit)
         budget = self._candidate_limit + (self._source_limit - len(source)) // 2
+        num_cut = int(is_cut)
         candidates = []
         for response in comparison.responses:
             candidate, is_cut = self._part(CANDIDATE1, response.text, budget)
@@ -198,7 +200,7 @@ def collate(inputs: Sequence[PairInput]) -> tuple[Tensor, Tensor, Tensor]:
 
 def build_model(settings: Mapping[str, Any], weights: Mapping[str, Tensor], name: str) -> PairRMModel:
     """The model with these weights; raises DataError unless every tensor of both has its counterpart."""
-    with torch.random.fork_rng():  # the initial weights, replaced below, must not move the caller's generator
+    with torch.random.fork_rng(devices=[]):  # the initial weights, replaced below, must not move the caller's generator
         model = PairRMModel(encoder_config(settings, weights, name), int(settings.get("n_tasks", 1)))
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     given = {key: value.shape for key, value in weights.items()}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Some templates print today's date. Every prompt of every run is rendered on this day instead.
-PINNED_DATE = datetime.datetime(2024, 7, 26)
+PINNED_DATE = datetime.date(2024, 7, 26)
 
 
 def prepare(stage: Stage[PrepareConfig]) -> Manifest:
@@ -113,9 +113,9 @@ def _check_enough(unique: Sequence[Prompt], rows: int, config: PrepareConfig) ->
     needed = prompts.held_out + blocks * prompts.per_iteration
     if len(unique) < needed:
         raise DataError(
-            f"prompts.source {prompts.source} has {len(unique)} different prompts ({rows - len(unique)} duplicates were "
-            f"removed), but heldOut {prompts.held_out} + {blocks} x perIteration {prompts.per_iteration} needs {needed}: "
-            "add prompts, or lower these numbers"
+            f"prompts.source {prompts.source} has {len(unique)} different prompts ({rows - len(unique)} duplicates "
+            f"were removed), but heldOut {prompts.held_out} + {blocks} x perIteration {prompts.per_iteration} needs "
+            f"{needed}: add prompts, or lower these numbers"
         )
 
 
@@ -160,7 +160,8 @@ def _render_one(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
         )
     except TemplateError as error:
         raise DataError(
-            f"the model's chat template refuses the prompt in {where} ({error}): change its roles, or model.systemPrompt"
+            f"the model's chat template refuses the prompt in {where} ({error}): change its roles, or leave out "
+            "model.systemPrompt"
         ) from error
     return list(rendered)
 
@@ -176,4 +177,4 @@ def _row(prompt: Prompt, name: str, token_ids: list[int], system_prompt: str | N
 
 
 if __name__ == "__main__":
-    main("prepare", PrepareConfig, prepare)
+    main(PrepareConfig, prepare)

@@ -6,6 +6,7 @@ workers, or more iterations later change no prompt of an earlier iteration.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from sppo_trainer.artifacts import canonical_json
@@ -67,7 +67,7 @@ def shuffled(ids: Iterable[str], seed: int, purpose: str) -> list[str]:
 
 
 def split(ids: Sequence[str], *, held_out: int, seed: int) -> tuple[list[str], list[str]]:
-    """(held-out, pool), both in seeded order; the held-out prompts are the first of the order, fixed before any block."""
+    """(held-out, pool), both in seeded order; the held-out prompts come first in it, so they are fixed before any block."""
     order = shuffled(ids, seed, "split")
     return order[:held_out], order[held_out:]
 
@@ -120,23 +120,40 @@ def _read_file(path: Path, column: str) -> Iterator[Prompt]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, row); lines count from 1, as editors do; for Parquet and CSV rows count, the CSV header being line 1."""
-    if path.suffix == ".parquet":
-        yield from enumerate(_table(lambda: pq.read_table(path), path).to_pylist(), start=1)
-    elif path.suffix == ".csv":
-        yield from enumerate(_table(lambda: pa_csv.read_csv(path), path).to_pylist(), start=2)
-    else:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, _json_row(line, f"{path.name} line {number}")
+    """(line, row); lines count from 1, as editors do, and rows do in Parquet. All values of CSV are texts."""
+    match path.suffix:
+        case ".parquet":
+            yield from enumerate(_parquet(path), start=1)
+        case ".csv":
+            yield from _csv(path)
+        case _:
+            with path.open("rb") as stream:
+                for number, line in enumerate(stream, start=1):
+                    if line.strip():
+                        yield number, _json_row(line, f"{path.name} line {number}")
 
 
-def _table(read: Any, path: Path) -> pa.Table:
+def _parquet(path: Path) -> list[dict[str, Any]]:
     try:
-        return read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path.name} cannot be read as {path.suffix[1:]} ({error}): repair the file") from error
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path.name} cannot be read as Parquet ({error}): repair the file") from error
+    return rows
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path.name} line {reader.line_num} has not the {len(reader.fieldnames or ())} fields of the "
+                        "header: quote fields that hold commas or line breaks"
+                    )
+                yield reader.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path.name} line {reader.line_num + 1} is no CSV ({error}): repair the line") from error
 
 
 def _json_row(line: bytes, where: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class RewardModelOracle:
             rewards_K = np.array([next(rewards) for _ in comparison.responses])
             judgements.append(
                 Judgement(
-                    values_KK=pair_table(comparison, lambda i, j, r=rewards_K: r[i] - r[j]),
+                    values_KK=pair_table(comparison, [rewards_K[i] - rewards_K[j] for i, j in comparison.pairs]),
                     scores_K=rewards_K,
                     counts={"truncated": sum(next(truncated) for _ in comparison.responses)},
                 )
@@ -74,8 +74,8 @@ class RewardModelOracle:
         response_length = len(full) - len(self._rendered(messages, add_generation_prompt=True))
         if response_length > room:
             raise DataError(
-                f"{self._field}.rewardModel.maxTokens is {self._max_tokens}, and a response has {response_length} of "
-                "the reward model's tokens: raise it as far as the model allows, or lower generation.maxTokens"
+                f"{self._field}.rewardModel.maxTokens: a response has {response_length} of the reward model's tokens, "
+                f"more than the {room} that fit; raise it as far as the model allows, or lower generation.maxTokens"
             )
         return [*start, *full[-room:]], True
 

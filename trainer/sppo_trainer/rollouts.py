@@ -90,9 +90,11 @@ def sample(
     Returns its manifest, or None while other workers still have chunks to do. `purpose` keeps the seeds of training
     and evaluation apart.
     """
-    from sppo_trainer.engines import Sampling, eos_token_ids, load_engine
+    from sppo_trainer.engines import Sampling, eos_token_ids
+    from sppo_trainer.models import load_tokenizer
 
     folder = stage.workspace.policy(policy).directory("model")
+    tokenizer = load_tokenizer(folder, "the policy's folder")
     chunks = chunks_of(prompt_ids, generation.chunk_prompts)
     sampling = Sampling(
         samples=samples,
@@ -100,7 +102,7 @@ def sample(
         top_p=generation.top_p,
         top_k=generation.top_k,
         max_tokens=generation.max_tokens,
-        eos_ids=eos_token_ids(folder),
+        eos_ids=eos_token_ids(folder, tokenizer),
     )
     config = _recorded(sampling, generation, purpose, stage.config.seed)
     inputs = {
@@ -108,11 +110,13 @@ def sample(
         "policy": stage.workspace.policy(policy).require().content_digest,
     }
     engine: Engine | None = None
-    decode = _decoder(folder)
+
+    def decode(token_ids: list[int]) -> str:
+        return str(tokenizer.decode(token_ids, skip_special_tokens=True))
 
     def sample_chunk(index: int) -> Mapping[str, float]:
         nonlocal engine
-        engine = engine or load_engine(generation.engine, folder, precision=generation.precision)
+        engine = engine or _open_engine(folder, generation)
         rows = _sample(
             engine, [prepared.rows[i] for i in chunks[index]], purpose, policy, stage.config.seed, sampling, decode
         )
@@ -191,11 +195,16 @@ def _sample(
     ]
 
 
-def _decoder(folder: Path) -> Callable[[list[int]], str]:
-    from sppo_trainer.models import load_tokenizer
+def _open_engine(folder: Path, generation: Generation) -> Engine:
+    from sppo_trainer.models import DTYPES, device
 
-    tokenizer = load_tokenizer(folder, "the policy's folder")
-    return lambda token_ids: str(tokenizer.decode(token_ids, skip_special_tokens=True))
+    if generation.engine == "vLLM":
+        from sppo_trainer.vllm_engine import VLLMEngine
+
+        return VLLMEngine(folder, dtype=DTYPES[generation.precision], device=device())
+    from sppo_trainer.engines import TransformersEngine
+
+    return TransformersEngine(folder, dtype=DTYPES[generation.precision], device=device())
 
 
 def _recorded(sampling: Sampling, generation: Generation, purpose: str, seed: int) -> dict[str, Any]:

@@ -139,4 +139,4 @@ def _short(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main("score", ScoreConfig, score)
+    main(ScoreConfig, score)

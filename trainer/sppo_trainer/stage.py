@@ -122,13 +122,13 @@ class Progress:
         print(json.dumps({"progress": line}), flush=True)
 
 
-def main(name: str, config_type: type[Config], body: Body[Config]) -> NoReturn:
+def main(config_type: type[Config], body: Body[Config]) -> NoReturn:
     """Run the stage as this process."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(name, config_type, body))
+    sys.exit(run(config_type, body))
 
 
-def run(name: str, config_type: type[Config], body: Body[Config]) -> int:
+def run(config_type: type[Config], body: Body[Config]) -> int:
     """Run the stage in this process and return its exit code."""
     try:
         stage = Stage(parse(config_type, os.environ.get("SPPO_CONFIG", "")))
@@ -136,7 +136,7 @@ def run(name: str, config_type: type[Config], body: Body[Config]) -> int:
         result = stage.artifact.manifest() or body(stage)
     except UserError as error:
         return _failed(error, error.exit_code)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the edge: whatever it is, the operator gets a sentence and an exit code
         if _disk_is_full(error):
             full = StorageError(f"the workspace cannot take more data ({_root(error)}): free space or enlarge it")
             return _failed(full, full.exit_code)
@@ -148,7 +148,7 @@ def run(name: str, config_type: type[Config], body: Body[Config]) -> int:
     return 0
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
     # Nothing needs a clean end: what is committed is whole, and the rest is done again. Leaving at once also keeps
     # native threads and engines from holding the exit beyond the grace period.
     os._exit(128 + signum)

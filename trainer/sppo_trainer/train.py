@@ -26,7 +26,7 @@ from sppo_trainer.config import TrainConfig, section
 from sppo_trainer.errors import DataError
 from sppo_trainer.rollouts import Row, grouped, prepared_prompts, responses_of
 from sppo_trainer.score import scores_of
-from sppo_trainer.stage import Progress, Stage, main
+from sppo_trainer.stage import Stage, main
 
 if TYPE_CHECKING:
     from sppo_trainer.selection import Target
@@ -185,4 +185,4 @@ def _cut_shares(data: Sequence[Trained]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main("train", TrainConfig, train)
+    main(TrainConfig, train)

@@ -21,16 +21,18 @@ import torch
 import torch.distributed.checkpoint as dcp
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from transformers import PreTrainedModel
 
 from sppo_trainer.artifacts import Artifact, Manifest
+from sppo_trainer.attention import packed_attention
 from sppo_trainer.config import TrainConfig, Training
 from sppo_trainer.errors import DivergedError
 from sppo_trainer.logprobs import choose_method, sequence_logprobs, token_logprobs
 from sppo_trainer.models import DTYPES, device
 from sppo_trainer.objective import sppo_loss
-from sppo_trainer.packing import PromptGroup, packed_attention
+from sppo_trainer.packing import PromptGroup
 from sppo_trainer.selection import Step, batch_plan, learning_rate
 from sppo_trainer.stage import Progress
 
@@ -106,9 +108,11 @@ class Update:
                     self.curves.setdefault(name, []).append(value)
                 self.done += 1
                 if time.monotonic() - saved >= 60 * self.training.checkpoint_minutes:
+                    self._check_weights()
                     self._save(checkpoints, commit, inputs)
                     saved = time.monotonic()
                 progress.update(self.done, lossOverEta2=figures["lossOverEta2"], gradNorm=figures["gradNorm"])
+        self._check_weights()
 
     @torch.no_grad()
     def final_figures(self, reference: Reference) -> dict[str, float]:
@@ -205,9 +209,19 @@ class Update:
         with packed, torch.autocast(device(), dtype=torch.bfloat16, enabled=low):
             yield
 
+    def _check_weights(self) -> None:
+        """A last step can overflow weights that no later loss would show."""
+        for name, parameter in self.policy.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise DivergedError(
+                    f"training.learningRate is {self.training.learning_rate:g}, and after step {self.done} the weight "
+                    f"{name} is not finite: lower it, or raise objective.beta"
+                )
+
     def _save(self, checkpoints: Artifact, commit: Callable[..., Manifest], inputs: Mapping[str, str]) -> None:
         draft = checkpoints.chunk(self.done).draft()
-        dcp.save(self._state(), checkpoint_id=str(draft.path("state")))
+        with _plain_errors():
+            dcp.save(self._state(), checkpoint_id=str(draft.path("state")), no_dist=True)
         draft.path("curves.json").write_text(json.dumps(self.curves), "utf-8")
         commit(draft, kind="checkpoint", config={"step": self.done}, inputs=inputs, rows=0, result={})
         for folder in (checkpoints.folder / "chunks").iterdir():
@@ -221,7 +235,8 @@ class Update:
             return
         newest = checkpoints.chunk(finished[-1])
         state = self._state()
-        dcp.load(state, checkpoint_id=str(newest.directory("state")))
+        with _plain_errors():
+            dcp.load(state, checkpoint_id=str(newest.directory("state")), no_dist=True)
         set_state_dict(
             self.policy,
             self.optimizer,
@@ -239,6 +254,16 @@ class Update:
     def _options(self) -> StateDictOptions:
         lora = self.training.lora is not None
         return StateDictOptions(ignore_frozen_params=lora, strict=not lora)
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What went wrong in a checkpoint: torch wraps it in a BaseException, which would pass for the end of the process."""
+    try:
+        yield
+    except CheckpointException as error:
+        cause, _ = next(iter(error.failures.values()))
+        raise cause from error
 
 
 def merged(policy: nn.Module) -> PreTrainedModel:
@@ -285,7 +310,7 @@ def _train_mode_without_dropout(policy: nn.Module, *, activation_checkpointing: 
 
 
 def _optimizer(policy: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Fresh in every iteration. A fresh RMSprop has no bias correction: its first steps are large, hence the warm-up."""
+    """Fresh in every iteration. RMSprop has no bias correction: its first steps are large, hence the warm-up."""
     parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     if training.optimizer == "AdamW":
         return torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)

@@ -46,7 +46,7 @@ PLACEHOLDER = re.compile(r"\\(?:[pP]\{[^}]*\}|N\{[^}]*\}|.)|\{(?P<column>[^\W\d]
 NUMBER = re.compile(
     r"""
     (?<![^\W_]) (?<!\.)                     # not inside a word or a version: x2, 1.2.3
-    [-+−]?
+    [-+\u2212]?
     (?: \d{1,3} (?:,\d{3})+ (?!\d) (?:\.\d+)?   # 1,234.5
       | \d+ (?:\.\d+)?
       | \.\d+ )
@@ -79,13 +79,13 @@ class VerifierOracle:
         )
         scores_K = self._weights_R @ scores_RK / self._weights_R.sum()
         return Judgement(
-            values_KK=pair_table(comparison, lambda i, j: preference_of_scores(scores_K[i], scores_K[j])),
+            values_KK=pair_table(comparison, [compare(scores_K[i], scores_K[j]) for i, j in comparison.pairs]),
             scores_K=scores_K,
             passed_K=(scores_RK == 1).all(axis=0),
         )
 
 
-def preference_of_scores(score: float, other: float) -> float:
+def compare(score: float, other: float) -> float:
     """1 if `score` is higher, 0 if it is lower, 1/2 at a tie."""
     return 0.5 if abs(score - other) <= SCORE_TOLERANCE else float(score > other)
 
@@ -95,7 +95,7 @@ def compile_rule(rule: Rule, path: str) -> Check:
     _check_fields(rule, path)
     match rule.kind:
         case "Finished":
-            return lambda response, columns: float(response.finished)
+            return lambda response, _: float(response.finished)
         case "Length":
             return _length(rule, path)
         case "Regex":
@@ -105,7 +105,7 @@ def compile_rule(rule: Rule, path: str) -> Check:
         case "Number":
             return _number(rule, path)
         case "JSON":
-            return lambda response, columns: json_key_share(response.text, rule.keys)
+            return lambda response, _: json_key_share(response.text, rule.keys)
 
 
 def _check_fields(rule: Rule, path: str) -> None:
@@ -125,7 +125,7 @@ def _length(rule: Rule, path: str) -> Check:
     if rule.max is not None and rule.max < low:
         raise ConfigError(f"{path}.max is {rule.max}, below min {low}: raise max or lower min")
 
-    def check(response: Response, columns: Columns) -> float:
+    def check(response: Response, _: Columns) -> float:
         match rule.unit:
             case "Words":
                 length = len(response.text.split())
@@ -140,7 +140,7 @@ def _length(rule: Rule, path: str) -> Check:
 
 def _regex(rule: Rule, path: str) -> Check:
     source = rule.pattern or ""
-    _compile(_filled(source, lambda column: "x"), path)
+    _compile(_filled(source, lambda _: "x"), path)
 
     def check(response: Response, columns: Columns) -> float:
         pattern = _compile(_filled(source, lambda column: str(_cell(columns, column, f"{path}.pattern"))), path)
@@ -153,24 +153,25 @@ def _regex(rule: Rule, path: str) -> Check:
 
 
 def _exact(rule: Rule, path: str) -> Check:
-    answer = _extractor(rule, path)
+    answer, column = _extractor(rule, path), rule.column or ""
 
     def check(response: Response, columns: Columns) -> float:
+        expected = str(_cell(columns, column, f"{path}.column"))
         found = answer(response.text)
-        return float(found is not None and found.strip() == str(_cell(columns, rule.column, f"{path}.column")).strip())
+        return float(found is not None and found.strip() == expected.strip())
 
     return check
 
 
 def _number(rule: Rule, path: str) -> Check:
-    answer = _extractor(rule, path)
+    answer, column = _extractor(rule, path), rule.column or ""
     tolerance = Fraction(Decimal(repr(rule.tolerance)))
 
     def check(response: Response, columns: Columns) -> float:
-        cell = _cell(columns, rule.column, f"{path}.column")
+        cell = _cell(columns, column, f"{path}.column")
         expected = last_number(str(cell))
         if expected is None:
-            raise DataError(f"{path}.column is {rule.column!r}, whose value {cell!r} has no number: use kind Exact")
+            raise DataError(f"{path}.column is {column!r}, whose value {cell!r} has no number: use kind Exact")
         found = last_number(answer(response.text) or "")
         return float(found is not None and abs(found - expected) <= tolerance)
 
@@ -180,7 +181,7 @@ def _number(rule: Rule, path: str) -> Check:
 def last_number(text: str) -> Fraction | None:
     """The last decimal number in the text, exactly; signs, 1,234 and 1e3 are understood, a % or $ is not looked at."""
     matches = NUMBER.findall(text)
-    return Fraction(Decimal(matches[-1].replace(",", "").replace("−", "-"))) if matches else None
+    return Fraction(Decimal(matches[-1].replace(",", "").replace("\u2212", "-"))) if matches else None
 
 
 def json_key_share(text: str, keys: Sequence[str]) -> float:
@@ -202,13 +203,11 @@ def _extractor(rule: Rule, path: str) -> Callable[[str], str | None]:
     pattern = _compile(rule.pattern, path)
 
     def extract(text: str) -> str | None:
-        last = None
         try:
-            for last in pattern.finditer(text, timeout=PATTERN_TIMEOUT_SECONDS):
-                pass
+            matches = list(pattern.finditer(text, timeout=PATTERN_TIMEOUT_SECONDS))
         except TimeoutError as error:
             raise _too_slow(pattern, path) from error
-        return last[min(1, pattern.groups)] if last else None
+        return matches[-1][min(1, pattern.groups)] if matches else None
 
     return extract
 
@@ -237,7 +236,7 @@ def _too_slow(pattern: regex.Pattern[str], path: str) -> ConfigError:
     )
 
 
-def _cell(columns: Columns, column: str | None, path: str) -> Any:
+def _cell(columns: Columns, column: str, path: str) -> Any:
     if column not in columns:
         has = ", ".join(map(repr, sorted(columns))) or "none"
         raise MissingError(

@@ -8,9 +8,11 @@ kernels may round otherwise from run to run, and a sample may then differ.
 from __future__ import annotations
 
 import gc
+import importlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,31 +48,25 @@ class VLLMEngine:
         Raises:
             EngineUnavailableError: vllm is not installed.
         """
-        self._added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-        os.environ.update(self._added)
-        self._set_num_threads = torch.set_num_threads
         self._max_model_len = max_model_len
-        try:
-            import vllm  # here, not above: an optional package, and it reads the environment when imported
-        except ImportError as error:
-            self._restore()
-            raise EngineUnavailableError(
-                f"generation.engine vLLM needs the vllm package ({error}): "
-                "install the trainer's vllm extra or set generation.engine: Transformers"
-            ) from error
-        self._vllm = vllm
-        self._llm = vllm.LLM(
-            model=str(model_dir),
-            dtype=str(dtype).removeprefix("torch."),
-            max_model_len=max_model_len,
-            max_num_batched_tokens=max(max_model_len, MIN_BATCHED_TOKENS),
-            generation_config="vllm",  # ignore the model's own sampling settings
-            logprobs_mode="raw_logprobs",
-            skip_tokenizer_init=True,  # token ids in, token ids out
-            use_tqdm_on_load=False,
-            disable_log_stats=True,
-            **_platform_settings(),
-        )
+        with ExitStack() as stack:
+            stack.enter_context(_process_settings())
+            vllm = _import_vllm()
+            self._parameters_type = vllm.SamplingParams
+            self._llm = vllm.LLM(
+                model=str(model_dir),
+                dtype=str(dtype).removeprefix("torch."),
+                max_model_len=max_model_len,
+                max_num_batched_tokens=max(max_model_len, MIN_BATCHED_TOKENS),
+                generation_config="vllm",  # ignore the model's own sampling settings
+                logprobs_mode="raw_logprobs",
+                skip_tokenizer_init=True,  # token ids in, token ids out
+                use_tqdm_on_load=False,
+                disable_log_stats=True,
+                **_platform_settings(),
+            )
+            stack.callback(self._shut_down)
+            self._scope = stack.pop_all()
 
     def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[Sequence[int]], sampling: Sampling
@@ -95,21 +91,18 @@ class VLLMEngine:
 
     def close(self) -> None:
         """See `Engine.close`. Also puts the environment and torch's thread setting back."""
+        self._scope.close()
+
+    def _shut_down(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
         self._llm.llm_engine.engine_core.shutdown()
-        del self._llm
-        gc.collect()
+        self._llm = None
+        gc.collect()  # the engine holds reference cycles, and the weights with them
         cleanup_dist_env_and_memory()
-        self._restore()
-
-    def _restore(self) -> None:
-        for name in self._added:
-            os.environ.pop(name, None)
-        torch.set_num_threads = self._set_num_threads  # vLLM on a CPU replaces it
 
     def _parameters(self, seed: int, sampling: Sampling) -> Any:
-        return self._vllm.SamplingParams(
+        return self._parameters_type(
             seed=seed % 2**63,  # vLLM takes signed integers and reads -1 as no seed
             temperature=sampling.temperature,
             top_k=sampling.top_k,
@@ -120,6 +113,31 @@ class VLLMEngine:
             logprobs=0,  # of the sampled token
             detokenize=False,
         )
+
+
+@contextmanager
+def _process_settings() -> Iterator[None]:
+    """What vLLM reads from the environment; afterwards that, and the function vLLM on a CPU replaces, are as before."""
+    added = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    set_num_threads = torch.set_num_threads
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_num_threads
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _import_vllm() -> Any:
+    """vLLM is optional, and reads the environment when it is imported."""
+    try:
+        return importlib.import_module("vllm")
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"generation.engine vLLM needs the vllm package ({error}): "
+            "install the trainer's vllm extra or set generation.engine: Transformers"
+        ) from error
 
 
 def _platform_settings() -> dict[str, Any]:

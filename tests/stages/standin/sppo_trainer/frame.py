@@ -1,7 +1,7 @@
 """What every stand-in stage does: the contract, and the faults that a test asks for.
 
 SPPO_STANDIN names a folder. `faults.json` in it maps a step ("train 1") to the faults of its starts, in order: crash,
-user, kill, silent, hang, or "" for none. Each start appends a line with its process id to `<step>.starts`.
+user, kill, silent, wordy, hang, or "" for none. Each start appends a line about itself to `<step>.starts`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main(stage: str) -> None:
 def fault(step: str) -> None:
     notes = Path(os.environ["SPPO_STANDIN"])
     with (notes / f"{step}.starts").open("a") as starts:
-        starts.write(f"{os.getpid()}\n")
+        seen = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE")}
+        starts.write(json.dumps({"pid": os.getpid(), "session": os.getsid(0)} | seen) + "\n")
     count = len((notes / f"{step}.starts").read_text().splitlines())
     planned = json.loads((notes / "faults.json").read_text()).get(step, [])
     match planned[count - 1] if count <= len(planned) else "":
@@ -52,6 +53,8 @@ def fault(step: str) -> None:
             end(65, {"error": "prompts.source has a bad line 7: mend it"})
         case "silent":
             sys.exit(0)
+        case "wordy":
+            end(0, {"metrics": {"words": "word " * 1000}, "contentDigest": "0"})
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":

@@ -1,0 +1,5 @@
+"""`python -m sppo_operator` is the command `sppo`."""
+
+from sppo_operator.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""The columns of `kubectl get` and the phase: text for people, read by no program."""
+
+from __future__ import annotations
+
+from sppo_operator.decide import Action, Fail, Finish, Outcome, Stage, Step
+from sppo_operator.facts import Records, win_rate
+from sppo_operator.spec import Run
+
+VERBS = {
+    Stage.PREPARE: "Preparing",
+    Stage.GENERATE: "Generating",
+    Stage.SCORE: "Scoring",
+    Stage.TRAIN: "Training",
+    Stage.EVALUATE: "Evaluating",
+}
+
+
+def phase_of(records: Records, actions: tuple[Action, ...], *, stopped: bool) -> str:
+    match actions[-1]:
+        case Finish():
+            return "Succeeded"
+        case Fail():
+            return "Failed"
+    if stopped:
+        return "Stopped"
+    running = running_steps(records)
+    return VERBS[running[0].stage] if running else "Waiting"
+
+
+def summary_of(run: Run, records: Records) -> dict[str, str]:
+    running = running_steps(records)
+    iteration = max((step.iteration for step in records), default=0)
+    summary = {"iteration": f"{iteration}/{run.iterations}"}
+    if running:
+        summary["stage"] = ", ".join(map(str, running))
+    progress = records[running[0]].progress if running else None
+    if progress and progress["total"]:
+        summary["progress"] = f"{100 * progress['done'] // progress['total']}%"
+    if progress and progress.get("secondsLeft") is not None:
+        summary["timeLeft"] = duration(progress["secondsLeft"])
+    measured = [rate for number in range(iteration + 1) if (rate := win_rate(records, number))]
+    if measured:
+        summary["winRate"] = str(measured[-1])
+    return summary
+
+
+def running_steps(records: Records) -> list[Step]:
+    """What runs now, the stage that the next iteration waits for first."""
+    running = [step for step, record in records.items() if record.attempts.last is Outcome.RUNNING]
+    return sorted(running, key=lambda step: (step.stage is Stage.EVALUATE, step))
+
+
+def duration(seconds: float) -> str:
+    """Such as 45s, 12m, 3h20m."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{round(seconds)}s"
+    return f"{minutes}m" if minutes < 90 else f"{minutes // 60}h{minutes % 60:02d}m"

@@ -1,0 +1,55 @@
+"""Charts: round ticks, and points inside the frame."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sppo_operator.charts import HEIGHT, WIDTH, Series, line_chart, ticks
+
+NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda value: round(value, 6))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "whole", "expected"),
+    [
+        (0.48, 0.77, False, [0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8]),
+        (0, 2, True, [0, 1, 2]),
+        (1, 1, True, [1, 2]),
+        (-3, 12, False, [-5, 0, 5, 10, 15]),
+        (0.5, 0.5, False, [0.5, 0.6]),
+    ],
+)
+def test_ticks(low: float, high: float, whole: bool, expected: list[float]) -> None:
+    assert ticks(low, high, whole=whole) == expected
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=2).map(sorted), st.booleans())
+def test_ticks_cover_evenly(ends: list[float], whole: bool) -> None:
+    marks = ticks(*ends, whole=whole)
+    assert marks[0] <= ends[0] + 1e-9
+    assert ends[1] <= marks[-1] + 1e-9
+    assert 2 <= len(marks) <= 9
+    steps = [later - earlier for earlier, later in itertools.pairwise(marks)]
+    assert all(math.isclose(step, steps[0], rel_tol=1e-3, abs_tol=1e-9) for step in steps)
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), NUMBERS), min_size=1, max_size=40))
+def test_all_points_lie_in_the_frame(points: list[tuple[int, float]]) -> None:
+    chart = line_chart("A < B", "step", [Series(name="one & two", points=points)], reference=0.5)
+    svg = ET.fromstring(chart).find("svg")
+    assert svg is not None
+    polyline = svg.find(".//polyline")
+    assert polyline is not None
+    for pair in polyline.attrib["points"].split():
+        x, y = map(float, pair.split(","))
+        assert 0 <= x <= WIDTH
+        assert 0 <= y <= HEIGHT
+
+
+def test_no_points_no_chart() -> None:
+    assert line_chart("empty", "step", [Series(name="none", points=[])], reference=0.5) == ""

@@ -1,0 +1,77 @@
+"""run.yaml reads back as what was written, for us and for kubectl."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from sppo_operator.errors import BusyError, DamagedError
+from sppo_operator.store import RunFile, locked
+from sppo_operator.validation import parse_manifest
+
+RESOURCE: dict[str, Any] = {
+    "apiVersion": "sppo.dev/v1alpha1",
+    "kind": "SPPORun",
+    "metadata": {"name": "demo"},
+    "spec": {
+        "model": {"source": "models/base"},
+        "prompts": {"source": "prompts.jsonl", "perIteration": 10, "heldOut": 8},
+        "preference": {"kind": "Verifier", "verifier": {"rules": [{"kind": "Finished"}]}},
+        "objective": {"beta": "0.05"},
+        "training": {"learningRate": "5e-7"},
+        "workspace": {"claimName": "y"},
+    },
+}
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+SPECIAL = st.sampled_from(
+    ["5e-7", "1_0", "0x1F", "1:30", "y", "NO", "~", "null", "2026-01-31", "=", ".5", "+1", "-", ""]
+)
+
+
+@given(text=TEXT | SPECIAL)
+def test_text_stays_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    resource = copy.deepcopy(RESOURCE)
+    resource["spec"]["model"]["systemPrompt"] = text
+    file = RunFile(tmp_path_factory.mktemp("run"))
+    file.write(resource)
+    assert RunFile(file.path.parent).read() == resource
+    assert parse_manifest(file.path.read_text("utf-8")) == resource, "kubectl would read something else"
+
+
+def test_only_a_change_is_written(tmp_path: Path) -> None:
+    file = RunFile(tmp_path)
+    assert file.read() is None
+    assert [file.write(RESOURCE), file.write(copy.deepcopy(RESOURCE))] == [True, False]
+    again = RunFile(tmp_path)
+    again.read()
+    assert [again.write(RESOURCE), again.write(RESOURCE | {"status": {"phase": "Training"}})] == [False, True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.yaml"]
+
+
+def test_equal_parts_are_written_out(tmp_path: Path) -> None:
+    shared = {"name": "same"}
+    RunFile(tmp_path).write(RESOURCE | {"metadata": {"labels": shared, "annotations": shared}})
+    assert "&" not in (tmp_path / "run.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "kind: [", yaml.safe_dump({**RESOURCE, "status": {"iterations": [{"number": "one"}]}})],
+    ids=["empty", "list", "torn", "bad status"],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(DamagedError, match=r"run\.yaml is damaged: restore it, or remove it"):
+        RunFile(tmp_path).read()
+
+
+def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(BusyError, match="is in use by process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
