@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args(arguments)
     try:
         sys.exit(options.command(options))
+    except KeyboardInterrupt:  # before or after the run, which takes the signal itself
+        sys.exit(130)
     except UserError as error:
         fault = error
     except OSError as error:

@@ -86,7 +86,10 @@ def _progressing(actions: tuple[Action, ...], stopped: bool) -> Condition:
 def _degraded(records: Records, actions: tuple[Action, ...]) -> Condition:
     for action in actions:
         if isinstance(action, GiveUp):
-            message = f"{action.step} failed for good, the run goes on without it: {action.message}"
+            message = (
+                f"{action.step} failed for good, and the run goes on without it: {action.message}; "
+                "mend the cause, then retry the run"
+            )
             return Condition("Degraded", "True", EVALUATION_FAILED, message)
     iteration = falling_iteration(records)
     if iteration is not None:

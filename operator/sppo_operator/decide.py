@@ -26,7 +26,7 @@ class Stage(StrEnum):
     EVALUATE = "evaluate"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Step:
     """One stage of one iteration; iteration 0 holds `prepare` and the evaluation of the base."""
 
@@ -209,7 +209,9 @@ def _for_good(plan: Plan, tried: Attempts) -> bool:
 def _failure(step: Step, tried: Attempts) -> Fail:
     if tried.last is Outcome.USER_FAULT:
         return Fail(step, "UserFault", f"{step}: {tried.message}")
-    return Fail(step, "RetriesExhausted", f"{step} failed {tried.charged} times, the last time: {tried.message}")
+    times = f"{tried.charged} times" if tried.charged > 1 else "once"
+    message = f"{step} failed {times}, and no retry is left: {tried.message}; mend the cause, then retry the run"
+    return Fail(step, "RetriesExhausted", message)
 
 
 def _delay_seconds(plan: Plan, tried: Attempts) -> float:

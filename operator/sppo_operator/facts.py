@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sppo_operator.decide import Attempts, Outcome, Stage, Step
+from sppo_operator.decide import Attempts, Outcome, Stage, Step, schedule
 
 NEWEST_ATTEMPTS = 4
 
@@ -74,6 +74,12 @@ class Record:
 
 
 Records = Mapping[Step, Record]
+
+
+def in_order(records: Records) -> list[Step]:
+    """The recorded steps in the order of the schedule."""
+    newest = max((step.iteration for step in records), default=0)
+    return [step for step in schedule(newest) if step in records]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import yaml
 from sppo_operator import __version__
 from sppo_operator.charts import Series, line_chart
 from sppo_operator.decide import Stage, Step
-from sppo_operator.facts import Record, Records, best_iteration, win_rate
+from sppo_operator.facts import Record, Records, best_iteration, in_order, win_rate
 from sppo_operator.report_style import STYLE
 from sppo_operator.results import Results
 from sppo_operator.status import records_of
@@ -171,7 +171,8 @@ def _configuration(resource: Mapping[str, Any]) -> str:
 
 
 def _digests_table(records: Records) -> str:
-    rows = [(str(step), record.content_digest) for step, record in sorted(records.items()) if record.content_digest]
+    digests = {step: records[step].content_digest for step in in_order(records)}
+    rows = [(str(step), digest) for step, digest in digests.items() if digest]
     return _table(("stage", "content digest"), rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sppo_operator.decide import Action, Fail, Finish, Outcome, Stage, Step
-from sppo_operator.facts import Records, win_rate
+from sppo_operator.facts import Records, in_order, win_rate
 from sppo_operator.spec import Run
 
 VERBS = {
@@ -46,8 +46,8 @@ def summary_of(run: Run, records: Records) -> dict[str, str]:
 
 def running_steps(records: Records) -> list[Step]:
     """What runs now, the stage that the next iteration waits for first."""
-    running = [step for step, record in records.items() if record.attempts.last is Outcome.RUNNING]
-    return sorted(running, key=lambda step: (step.stage is Stage.EVALUATE, step))
+    running = [step for step in in_order(records) if records[step].attempts.last is Outcome.RUNNING]
+    return sorted(running, key=lambda step: step.stage is Stage.EVALUATE)
 
 
 def duration(seconds: float) -> str:

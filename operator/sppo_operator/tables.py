@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sppo_operator.decide import Outcome, Stage, Step
-from sppo_operator.facts import Record, Records, win_rate
+from sppo_operator.facts import Record, Records, in_order, win_rate
 from sppo_operator.summary import duration
 
 MARKS = {Outcome.RUNNING: "▶", Outcome.SUCCEEDED: "✓", Outcome.USER_FAULT: "✗", Outcome.FAILED: "✗"}
@@ -23,6 +23,7 @@ HEADLINES = {
     Stage.EVALUATE: {"passRate": "pass rate", "meanTokens": "tokens each", "klPerResponse": "KL"},
 }
 """The metrics worth a line, by stage, with the words for them."""
+LIVE_ITERATIONS = 3
 TIMED = (Stage.GENERATE, Stage.SCORE, Stage.TRAIN, Stage.EVALUATE)
 
 
@@ -38,11 +39,15 @@ def headline(step: Step, record: Record) -> str:
 
 
 def stages(records: Records, paces: Mapping[Step, str]) -> Table:
-    """Every step that was started: state, progress or figures, time."""
+    """The steps of the newest iterations that were started: state, progress or figures, time."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "stage", "progress", "time", "figures"):
         table.add_column(title, justify="right" if title == "time" else "left", no_wrap=title != "figures")
-    for step, record in sorted(records.items()):
+    newest = max((step.iteration for step in records), default=0)
+    for step in in_order(records):
+        record = records[step]
+        if step.iteration <= newest - LIVE_ITERATIONS:
+            continue
         mark = MARKS.get(record.attempts.last or Outcome.VANISHED, "·")
         table.add_row(mark, str(step), _bar(record), _time(record), paces.get(step) or _outcome(step, record))
     return table

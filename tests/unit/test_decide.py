@@ -137,7 +137,9 @@ DECISIONS = {
     "one failure more fails the run": (
         {},
         {"prepare": "FFFF"},
-        ["fail prepare, RetriesExhausted: prepare failed 4 times, the last time: F happened"],
+        [
+            "fail prepare, RetriesExhausted: prepare failed 4 times, and no retry is left: F happened; mend the cause, then retry the run"
+        ],
     ),
     "a higher limit continues a failed run": (
         {"retries": 4},
@@ -147,7 +149,9 @@ DECISIONS = {
     "no retries": (
         {"retries": 0},
         {"prepare": "F"},
-        ["fail prepare, RetriesExhausted: prepare failed 1 times, the last time: F happened"],
+        [
+            "fail prepare, RetriesExhausted: prepare failed once, and no retry is left: F happened; mend the cause, then retry the run"
+        ],
     ),
     "an interruption is not charged": ({}, {"prepare": "FFFI"}, ["start prepare a5 after 10 s"]),
     "many interruptions are not charged": ({"retries": 0}, {"prepare": "I" * 50}, ["start prepare a51 after 10 s"]),

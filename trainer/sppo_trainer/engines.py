@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig
+from transformers import AutoConfig, DynamicCache, GenerationConfig
+
+from sppo_trainer.errors import DivergedError
+from sppo_trainer.models import load_policy
 
 BLOCK = 256  # W: block sums of 256 tokens keep both searches of the inverse CDF short
 BELOW_ONE = 1 - 2**-53  # the largest float64 under 1
@@ -24,7 +27,7 @@ SEED_LIMIT = 2**64
 FinishReason = Literal["stop", "length"]
 
 
-class NonFiniteLogitsError(FloatingPointError):
+class NonFiniteLogitsError(DivergedError):
     """The model's logits hold NaN or infinity, so there is nothing to sample from."""
 
     def __init__(self) -> None:
@@ -136,11 +139,8 @@ class TransformersEngine:
     """
 
     def __init__(self, model_dir: Path, *, dtype: torch.dtype, device: str) -> None:
-        config = AutoConfig.from_pretrained(model_dir)
-        # transformers' sdpa attention drops Gemma 2's soft-capping without a word.
-        attention = "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
-        model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, attn_implementation=attention)
-        self._model = model.to(device).eval()
+        policy: Any = load_policy(model_dir, dtype=dtype)
+        self._model = policy.to(device)
         self._device = device
 
     @torch.inference_mode()

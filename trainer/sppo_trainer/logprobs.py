@@ -109,9 +109,7 @@ def _probe(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
     return [
         PromptGroup(
             prompt_ids=group.prompt_ids[:_PROBE_TOKENS],
-            response_ids=[
-                [*response, *group.prompt_ids][:_PROBE_TOKENS] for response in ([*group.response_ids] * 2)[:2]
-            ],
+            response_ids=[(2 * [*response])[:_PROBE_TOKENS] for response in ([*group.response_ids] * 2)[:2]],
         )
         for group in ([*groups] * 2)[:2]
     ]

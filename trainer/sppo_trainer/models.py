@@ -15,7 +15,7 @@ from transformers.utils import logging
 from sppo_trainer.config import Precision
 from sppo_trainer.errors import DataError, MissingError
 
-logging.disable_progress_bar()  # stages have a progress of their own, and logs are no terminals
+logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # stages have a progress of their own, and logs are no terminals
 DTYPES: dict[Precision, torch.dtype] = {"BFloat16": torch.bfloat16, "Float32": torch.float32}
 
 
@@ -69,7 +69,12 @@ def context_length(folder: Path, field: str) -> int:
 
 def load_policy(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model in evaluation mode (dropout off), on the GPU if there is one."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    # The fast attention of transformers drops Gemma 2's soft-capping without a word.
+    attention = "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation=attention, local_files_only=True
+    )
     policy: PreTrainedModel = model.to(device()).eval()
     return policy
 

@@ -67,7 +67,7 @@ def shuffled(ids: Iterable[str], seed: int, purpose: str) -> list[str]:
 
 
 def split(ids: Sequence[str], *, held_out: int, seed: int) -> tuple[list[str], list[str]]:
-    """(held-out, pool), both in seeded order; the held-out prompts come first in it, so they are fixed before any block."""
+    """(held-out, pool) in seeded order; the held-out prompts come first, so they are fixed before any block."""
     order = shuffled(ids, seed, "split")
     return order[:held_out], order[held_out:]
 

@@ -72,7 +72,7 @@ def responses_of(artifact: Artifact) -> Iterator[Row]:
         yield from tables.read(artifact.chunk(int(name)).path("responses.parquet"))
 
 
-def sample(
+def sample(  # noqa: PLR0913  # what differs between training and evaluation, each by its name
     stage: Stage[Any],
     artifact: Artifact,
     *,
@@ -105,6 +105,8 @@ def sample(
         eos_ids=eos_token_ids(folder, tokenizer),
     )
     config = _recorded(sampling, generation, purpose, stage.config.seed)
+    # Over all chunks, so that every worker and every attempt opens the same engine.
+    longest = max(len(prepared.rows[prompt_id]["token_ids"]) for prompt_id in prompt_ids) + generation.max_tokens
     inputs = {
         "prepare": stage.workspace.stage(0, "prepare").require().content_digest,
         "policy": stage.workspace.policy(policy).require().content_digest,
@@ -116,7 +118,7 @@ def sample(
 
     def sample_chunk(index: int) -> Mapping[str, float]:
         nonlocal engine
-        engine = engine or _open_engine(folder, generation)
+        engine = engine or _open_engine(folder, generation, longest)
         rows = _sample(
             engine, [prepared.rows[i] for i in chunks[index]], purpose, policy, stage.config.seed, sampling, decode
         )
@@ -195,13 +197,13 @@ def _sample(
     ]
 
 
-def _open_engine(folder: Path, generation: Generation) -> Engine:
+def _open_engine(folder: Path, generation: Generation, longest: int) -> Engine:
     from sppo_trainer.models import DTYPES, device
 
     if generation.engine == "vLLM":
         from sppo_trainer.vllm_engine import VLLMEngine
 
-        return VLLMEngine(folder, dtype=DTYPES[generation.precision], device=device())
+        return VLLMEngine(folder, dtype=DTYPES[generation.precision], max_model_len=longest)
     from sppo_trainer.engines import TransformersEngine
 
     return TransformersEngine(folder, dtype=DTYPES[generation.precision], device=device())

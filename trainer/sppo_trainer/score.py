@@ -10,6 +10,7 @@ Deviations from the reference code (uclaml/SPPO@5e61c4e):
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,9 @@ def score(stage: Stage[ScoreConfig]) -> Manifest | Mapping[str, Any]:
         draft = stage.artifact.chunk(index).draft()
         tables.write(rows, tables.SCORES, draft.path("scores.parquet"))
         inputs = {"responses": chunk.require().content_digest}
-        stage.commit(draft, kind="chunk", config=recorded, inputs=inputs, rows=len(rows), result=statistics(rows))
-        return {"meanScore": statistics(rows).get("meanScore", 0.5)}
+        figures = statistics(rows)
+        stage.commit(draft, kind="chunk", config=recorded, inputs=inputs, rows=len(rows), result=figures)
+        return {name: figures[name] for name in ("meanScore", "passRate") if name in figures}
 
     progress = Progress(len(range(stage.worker, total, config.workers)), "chunks")
     complete = run_chunks(
@@ -79,15 +81,17 @@ def statistics(rows: Sequence[Row]) -> dict[str, float]:
         values = [value for row in rows for value in row[column] or ()]
         if values:
             figures[name] = sum(values) / len(values)
-    return figures
+    # What the oracle wants known beside its numbers: texts it cut, verdicts it could not read.
+    return figures | sum((Counter(json.loads(row["counts"])) for row in rows), Counter())
 
 
 def open_oracle(stage: Stage[Any], preference: Preference, folder: str) -> Oracle:
-    """The oracle, with the model that prepare copied for it."""
+    """The oracle, with the model that prepare copied to `folder`."""
     from sppo_trainer.preferences import load_oracle
 
     prepare = stage.workspace.stage(0, "prepare")
-    return load_oracle(preference, model_dir=prepare.directory(folder) if preference.model else None)
+    field = {"preference-model": "preference", "evaluation-model": "evaluation.preference"}[folder]
+    return load_oracle(preference, model_dir=prepare.directory(folder) if preference.model else None, field=field)
 
 
 def comparison(prompt: Row, responses: Sequence[Row], pairs: Sequence[tuple[int, int]]) -> Comparison:
@@ -113,6 +117,9 @@ def _response(row: Row) -> Response:
 
 
 def _score(oracle: Oracle, preference: Preference, prepared: PreparedPrompts, chunk: Artifact) -> list[Row]:
+    import torch
+
+    from sppo_trainer.objective import win_rates
     from sppo_trainer.preferences import all_pairs, probabilities
 
     groups = grouped(tables.read(chunk.path("responses.parquet")), f"responses in {_short(chunk.folder)}")
@@ -126,9 +133,10 @@ def _score(oracle: Oracle, preference: Preference, prepared: PreparedPrompts, ch
                 "scale": oracle.scale,
                 "values": judgement.values_KK.ravel().tolist(),
                 "probabilities": table.ravel().tolist(),
-                "win_rates": table.mean(axis=1).tolist(),
+                "win_rates": win_rates(torch.from_numpy(table)).tolist(),
                 "scores": None if judgement.scores_K is None else judgement.scores_K.tolist(),
                 "passed": None if judgement.passed_K is None else judgement.passed_K.tolist(),
+                "counts": json.dumps(judgement.counts, sort_keys=True),
             }
         )
     return scored

@@ -40,6 +40,7 @@ SCORES = pa.schema(
         pa.field("win_rates", pa.list_(pa.float64()), nullable=False),  # K: P^
         pa.field("scores", pa.list_(pa.float64())),  # K: graded score or reward
         pa.field("passed", pa.list_(pa.bool_())),  # K: all rules hold; Verifier only
+        pa.field("counts", pa.string(), nullable=False),  # JSON object: what the oracle cut or could not read
     ]
 )
 PAIRS = pa.schema(

@@ -133,13 +133,15 @@ def _reference(
     artifact: Artifact = stage.artifact.sub("reference")
     if artifact.manifest() is None:
         draft = artifact.draft()
-        rows = [
+        written = [
             {"prompt_id": prompt.prompt_id, "k": target.k, "logprobs": logprobs}
             for prompt, of_prompt in zip(data, update.reference_logprobs(), strict=True)
             for target, logprobs in zip(prompt.targets, of_prompt, strict=True)
         ]
-        tables.write(rows, tables.REFERENCE, draft.path("reference.parquet"))
-        stage.commit(draft, kind="reference", config=_recorded(stage.config), inputs=inputs, rows=len(rows), result={})
+        tables.write(written, tables.REFERENCE, draft.path("reference.parquet"))
+        stage.commit(
+            draft, kind="reference", config=_recorded(stage.config), inputs=inputs, rows=len(written), result={}
+        )
     rows = iter(tables.read(artifact.path("reference.parquet")))
     return [[next(rows)["logprobs"] for _ in prompt.targets] for prompt in data]
 
@@ -152,7 +154,7 @@ def _sampler_difference(data: Sequence[Trained], reference: Sequence[Sequence[Se
         for response, logprobs in zip(prompt.responses, of_prompt, strict=True)
         for sampled, trained in zip(response["logprobs"], logprobs, strict=True)
     ]
-    difference = sum(differences) / len(differences)
+    difference = float(sum(differences) / len(differences))
     if not difference <= SAMPLER_BOUND:
         raise DataError(
             f"the sampler's and the trainer's log-probabilities differ by {difference:.3g} nats per token, more than "

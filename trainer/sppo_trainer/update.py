@@ -10,6 +10,7 @@ Shapes: R = trained responses of a step or micro-batch.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import shutil
@@ -27,7 +28,7 @@ from transformers import PreTrainedModel
 
 from sppo_trainer.artifacts import Artifact, Manifest
 from sppo_trainer.attention import packed_attention
-from sppo_trainer.config import TrainConfig, Training
+from sppo_trainer.config import LoRA, TrainConfig, Training
 from sppo_trainer.errors import DivergedError
 from sppo_trainer.logprobs import choose_method, sequence_logprobs, token_logprobs
 from sppo_trainer.models import DTYPES, device
@@ -54,7 +55,7 @@ class Update:
     def __init__(self, policy: PreTrainedModel, data: Sequence[Trained], config: TrainConfig, *, seed: str) -> None:
         training = config.training
         torch.manual_seed(seed_of(seed))  # LoRA's A matrices
-        self.policy, self.data, self.training = policy, data, training
+        self.data, self.training = data, training
         self.eta = config.objective.eta
         self.save_dtype = DTYPES[training.save_dtype]
         self.groups = [
@@ -63,8 +64,7 @@ class Update:
         ]
         self.method = choose_method(policy, self.groups)
         self.base = policy  # packed attention is switched on the model itself, also below a LoRA wrapper
-        if training.lora is not None:
-            self.policy = _with_lora(policy, training)
+        self.policy: nn.Module = policy if training.lora is None else _with_lora(policy, training.lora)
         _train_mode_without_dropout(self.policy, activation_checkpointing=training.activation_checkpointing)
         self.plan = batch_plan(
             [_tokens(group) for group in self.groups],
@@ -84,7 +84,7 @@ class Update:
         """log pi_t of every response token, in the packing of the first epoch; call it before the first step."""
         first_epoch = self.plan[: math.ceil(len(self.data) / self.training.batch_size)]
         logprobs: dict[int, list[list[float]]] = {}
-        with self._forward_mode():
+        with self._packing():
             for step in first_epoch:
                 for micro_batch in step.micro_batches:
                     flat = iter(self._token_logprobs(micro_batch))
@@ -101,7 +101,7 @@ class Update:
         progress = Progress(len(self.plan), "steps")
         progress.update(self.done)
         saved = time.monotonic()
-        with self._forward_mode():
+        with self._packing():
             for step in self.plan[self.done :]:
                 figures = self._step(step, reference)
                 for name, value in figures.items():
@@ -118,17 +118,16 @@ class Update:
     def final_figures(self, reference: Reference) -> dict[str, float]:
         """What the iteration did to its own data: losses over all steps, log-ratios of the policy as it is now."""
         sample = range(min(FINAL_PROMPTS, len(self.data)))
-        log_ratios = {"best": [0.0][:0], "worst": [0.0][:0]}
-        attained = {"best": [0.0][:0], "worst": [0.0][:0]}
-        with self._forward_mode():
+        log_ratios: dict[str, list[float]] = {"best": [], "worst": [], "other": []}
+        attained: dict[str, list[float]] = {"best": [], "worst": [], "other": []}
+        with self._packing():
             for index in sample:
                 h_R = (
                     sequence_logprobs(self._token_logprobs((index,))) - self._reference_sums((index,), reference)
                 ).tolist()
                 for target, h in zip(self.data[index].targets, h_R, strict=True):
-                    if target.role in log_ratios:
-                        log_ratios[target.role].append(h)
-                        attained[target.role].append(h / target.target if target.target else 0.0)
+                    log_ratios[target.role].append(h)
+                    attained[target.role].append(h / target.target if target.target else 0.0)
         targets = [target.target for item in self.data for target in item.targets]
         loss = _mean(self.curves["loss"])
         return {
@@ -196,18 +195,17 @@ class Update:
             )
 
     def _token_logprobs(self, micro_batch: Sequence[int]) -> list[Tensor]:
-        return token_logprobs(self.policy, [self.groups[index] for index in micro_batch], method=self.method)
+        groups = [self.groups[index] for index in micro_batch]
+        with torch.autocast(device(), dtype=torch.bfloat16, enabled=self.training.precision == "BFloat16"):
+            return token_logprobs(self.policy, groups, method=self.method)
 
     def _reference_sums(self, micro_batch: Sequence[int], reference: Reference) -> Tensor:
         sums = [sum_fp32(logprobs) for index in micro_batch for logprobs in reference[index]]
         return torch.stack(sums).to(device())
 
-    @contextlib.contextmanager
-    def _forward_mode(self) -> Iterator[None]:
-        low = self.training.precision == "BFloat16"
-        packed = packed_attention(self.base) if self.method == "packed" else contextlib.nullcontext()
-        with packed, torch.autocast(device(), dtype=torch.bfloat16, enabled=low):
-            yield
+    def _packing(self) -> contextlib.AbstractContextManager[None]:
+        """Around forward and backward: with activation checkpointing, layers run again in backward."""
+        return packed_attention(self.base) if self.method == "packed" else contextlib.nullcontext()
 
     def _check_weights(self) -> None:
         """A last step can overflow weights that no later loss would show."""
@@ -258,7 +256,7 @@ class Update:
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """What went wrong in a checkpoint: torch wraps it in a BaseException, which would pass for the end of the process."""
+    """The error itself, where torch wraps it in a BaseException, which would pass for the end of the process."""
     try:
         yield
     except CheckpointException as error:
@@ -274,8 +272,6 @@ def merged(policy: nn.Module) -> PreTrainedModel:
 
 
 def seed_of(text: str) -> int:
-    import hashlib
-
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
@@ -284,13 +280,12 @@ def sum_fp32(logprobs: Sequence[float]) -> Tensor:
     return torch.tensor(logprobs, dtype=torch.float32).sum()
 
 
-def _with_lora(policy: PreTrainedModel, training: Training) -> nn.Module:
+def _with_lora(policy: PreTrainedModel, lora: LoRA) -> nn.Module:
     """A fresh adapter with B = 0, so that the policy starts as pi_t."""
-    assert training.lora is not None
     adapter = LoraConfig(
-        r=training.lora.rank,
-        lora_alpha=training.lora.alpha,
-        target_modules=list(training.lora.target_modules) or "all-linear",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(lora.target_modules) or "all-linear",
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
     )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from sppo_trainer.engines import NonFiniteLogitsError, Sample, Sampling, check_request, finish_reason
+from sppo_trainer.errors import ConfigError
 
 # Read when vllm is imported or makes its engine; a user's own value wins.
 ENVIRONMENT = {
@@ -32,7 +33,7 @@ CPU_KV_CACHE_BYTES = 2 * 2**30
 MIN_BATCHED_TOKENS = 8192
 
 
-class EngineUnavailableError(RuntimeError):
+class EngineUnavailableError(ConfigError):
     """The engine's package is not installed."""
 
 
