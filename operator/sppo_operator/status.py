@@ -17,7 +17,7 @@ from sppo_operator.render import CONTRACT_VERSION
 from sppo_operator.spec import Run
 from sppo_operator.summary import phase_of, summary_of
 
-DETAILED_ITERATIONS = 8
+DETAILED_ITERATIONS = 4
 """Older iterations keep their win rates only, which bounds the status (256 KiB at 100 iterations)."""
 # The CRD's bounds on what stages report.
 MESSAGE_CHARACTERS = 512
@@ -120,6 +120,7 @@ def _stage(run: Run, step: Step, record: Record, actions: tuple[Action, ...]) ->
             "state": state,
             "job": run.job_name(step, record.attempts.made) if record.newest else None,
             "attempts": [_attempt(attempt) for attempt in record.newest],
+            "charged": record.attempts.charged or None,
             "startTime": record.first_started,
             "finishTime": record.finished if state in ("Succeeded", "Failed", "GivenUp") else None,
             "progress": _progress(record.progress),
@@ -182,10 +183,9 @@ def _record(stage: Mapping[str, Any]) -> Record:
         )
         for attempt in stage["attempts"]
     )
-    charged = sum(attempt.outcome is Outcome.FAILED for attempt in newest)
     last = newest[-1]
     return Record(
-        attempts=Attempts(made=last.number, charged=charged, last=last.outcome, message=last.message),
+        attempts=Attempts(made=last.number, charged=stage.get("charged", 0), last=last.outcome, message=last.message),
         newest=newest,
         first_started=stage["startTime"],
         metrics=stage.get("metrics", {}),

@@ -112,21 +112,21 @@ def environment(document: str, log: Path, worker: int = 0) -> dict[str, str]:
     }
 
 
-def start(stage: str, document: str, log: Path, worker: int = 0) -> subprocess.Popen[str]:
+def start(stage: str, document: str, log: Path, worker: int = 0, **variables: str) -> subprocess.Popen[str]:
     log.unlink(missing_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", f"sppo_trainer.{stage}"],
-        env=environment(document, log, worker),
+        env=environment(document, log, worker) | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def run(stage: str, document: str, root: Path, worker: int = 0) -> Outcome:
+def run(stage: str, document: str, root: Path, worker: int = 0, **variables: str) -> Outcome:
     """The stage as a process of its own."""
     log = root / f"{stage}.termination"
-    process = start(stage, document, log, worker)
+    process = start(stage, document, log, worker, **variables)
     output, _ = process.communicate(timeout=300)
     return Outcome(exit_code=process.returncode, result=read_result(log), output=output)
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from sppo_trainer.errors import ConfigError, MissingError
+from sppo_trainer.prompts import SUFFIXES
 
 HUB = "hf://"
 # What a model folder needs, and nothing that would be executed: no pickled weights, no code.
@@ -18,7 +19,7 @@ def fetch_model(source: str, revision: str | None, *, field: str, workspace: Pat
     Raises MissingError naming `field` if it does not exist.
     """
     if source.startswith(HUB):
-        return _from_hub(source.removeprefix(HUB), revision, "model", field, to)
+        return _from_hub(source, revision, field, to)
     folder = to.parent / f"{to.name}.remote" if "://" in source else local_path(source, field, workspace)
     if "://" in source:
         _from_remote(source, field, folder)
@@ -38,7 +39,7 @@ def fetch_prompts(
 ) -> tuple[Path, str | None]:
     """(file or folder with the prompts, resolved commit); remote ones are brought to `scratch`."""
     if source.startswith(f"{HUB}datasets/"):
-        commit = _from_hub(source.removeprefix(f"{HUB}datasets/"), revision, "dataset", field, scratch)
+        commit = _from_hub(source, revision, field, scratch)
         return scratch, commit
     if "://" in source:
         target = scratch / source.rstrip("/").rsplit("/", 1)[-1]
@@ -59,21 +60,24 @@ def local_path(source: str, field: str, workspace: Path) -> Path:
     return path
 
 
-def _from_hub(name: str, revision: str | None, kind: str, field: str, to: Path) -> str:
+def _from_hub(source: str, revision: str | None, field: str, to: Path) -> str:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    patterns = list(MODEL_FILES) if kind == "model" else ["*.parquet", "*.jsonl", "*.json", "*.csv"]
+    name = source.removeprefix(HUB)
+    kind, patterns = "model", list(MODEL_FILES)
+    if name.startswith("datasets/"):
+        name, kind, patterns = name.removeprefix("datasets/"), "dataset", [f"*{suffix}" for suffix in SUFFIXES]
     try:
         commit = HfApi().repo_info(name, revision=revision, repo_type=kind).sha
         snapshot_download(name, revision=commit, repo_type=kind, local_dir=to, allow_patterns=patterns)
     except HFValidationError as error:
-        raise ConfigError(f"{field} {HUB}{name} is no name of the hub ({error}): write hf://owner/name") from error
+        raise ConfigError(f"{field} {source} is no name of the hub ({error}): write hf://owner/name") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status is not None and status < 500 and status != 429:
             raise MissingError(
-                f"{field} {HUB}{name} at revision {revision or 'main'} cannot be read from the hub (HTTP {status}): "
+                f"{field} {source} at revision {revision or 'main'} cannot be read from the hub (HTTP {status}): "
                 "check name and revision, and for a gated model set model.tokenSecret"
             ) from error
         raise
@@ -90,7 +94,10 @@ def _from_remote(source: str, field: str, to: Path) -> None:
         filesystem, path = fsspec.core.url_to_fs(source)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{field} {source}: {scheme}:// is not available here ({error})") from error
-    if not filesystem.exists(path):
-        raise MissingError(f"{field} {source} does not exist: check bucket and path")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    filesystem.get(path, str(to), recursive=filesystem.isdir(path))
+    try:
+        if not filesystem.exists(path):
+            raise MissingError(f"{field} {source} does not exist: check bucket and path")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.get(path, str(to), recursive=filesystem.isdir(path))
+    except PermissionError as error:
+        raise MissingError(f"{field} {source} may not be read ({error}): check the credentials") from error

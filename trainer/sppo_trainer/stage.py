@@ -125,6 +125,7 @@ class Progress:
 def main(config_type: type[Config], body: Body[Config]) -> NoReturn:
     """Run the stage as this process."""
     signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     sys.exit(run(config_type, body))
 
 
