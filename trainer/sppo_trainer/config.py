@@ -260,6 +260,11 @@ class StageConfig:
     seed: int
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        at_least("iteration", self.iteration, 0)
+        at_least("seed", self.seed, 0)
+        at_least("workers", self.workers, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(StageConfig):
@@ -269,6 +274,10 @@ class PrepareConfig(StageConfig):
     generation: Generation
     preference: Preference
     evaluation: Evaluation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("iterations", self.iterations, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
