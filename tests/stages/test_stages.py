@@ -192,6 +192,7 @@ VARIANTS: list[tuple[str, list[tuple[str, Any]]]] = [
     ("top-p, top-k, temperature", [("generation.topP", "0.9"), ("generation.topK", 20), ("generation.temperature", "0.7")]),
     ("a second oracle", [("evaluation.preference", {"kind": "Verifier", "verifier": {"rules": [{"kind": "Regex", "pattern": "[n-z]"}]}})]),
     ("groups", [("evaluation.groupColumn", "thing")]),
+    ("against the previous alone", [("evaluation.against", ["Previous"])]),
 ]  # fmt: skip
 
 
@@ -206,8 +207,11 @@ def test_variants_run_and_learn(changes: list[tuple[str, Any]], tmp_path: Path) 
     assert figures["logRatioBest"] > figures["logRatioWorst"]
     assert figures["weightsChanged"] > 0
     evaluation = metrics(root, "i1/evaluate")
-    assert ("secondWinRateBase" in evaluation) == ("preference" in spec["evaluation"])
-    assert 0 <= evaluation["winRateBaseLow"] <= evaluation["winRateBase"] <= evaluation["winRateBaseHigh"] <= 1
+    assert ("secondWinRatePrevious" in evaluation) == ("preference" in spec["evaluation"])
+    ordered = [evaluation[f"winRatePrevious{end}"] for end in ("Low", "", "High")]
+    assert [0, *ordered, 1] == sorted([0, *ordered, 1])
+    assert len(json.loads(artifact(root, "i1/evaluate").path("samples.json").read_text())) == 4
+    assert "passRate" in evaluation
 
 
 def test_lora_trains_the_adapter_and_saves_whole_weights(tmp_path: Path) -> None:
@@ -218,6 +222,18 @@ def test_lora_trains_the_adapter_and_saves_whole_weights(tmp_path: Path) -> None
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "proj" in name}
+
+
+def test_generation_settings_of_the_model_neither_matter_nor_get_lost(finished: Path, tmp_path: Path) -> None:
+    """Settings that transformers refuses to save are common on the hub."""
+    root = pipeline.make_workspace(tmp_path)
+    file = root / "models/tiny/generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"temperature": 0.6, "top_p": 0.9}))
+    pipeline.run_all(root)
+    assert (artifact(root, "i1/train").directory("model") / file.name).read_text() == file.read_text()
+    assert [row["text"] for row in responses(root, "i1/generate")] == [
+        row["text"] for row in responses(finished, "i1/generate")
+    ]
 
 
 def test_more_iterations_later_shift_nothing(finished: Path, tmp_path: Path) -> None:

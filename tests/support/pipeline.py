@@ -132,7 +132,8 @@ def run(stage: str, document: str, root: Path, worker: int = 0, **variables: str
 
 
 def read_result(log: Path) -> Mapping[str, Any] | None:
-    return json.loads(log.read_text("utf-8")) if log.exists() else None
+    text = log.read_text("utf-8") if log.exists() else ""
+    return json.loads(text) if text else None
 
 
 def steps(iterations: int) -> Iterator[tuple[str, int]]:

@@ -21,12 +21,13 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sppo_trainer.errors import DataError, MissingError
 
@@ -108,13 +109,11 @@ class Manifest:
                 result=data["result"],
             )
         except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{where} is no manifest ({error!r}): remove the folder, and the stage runs again"
-            ) from error
+            raise DataError(f"{where} is no manifest ({error!r}): {_again(where.parent)}") from error
         if manifest.content_digest != data.get("contentDigest"):
             raise DataError(
                 f"{where} has contentDigest {data.get('contentDigest')} but its content gives "
-                f"{manifest.content_digest}: it was changed; remove the folder, and the stage runs again"
+                f"{manifest.content_digest}: it was changed; {_again(where.parent)}"
             )
         return manifest
 
@@ -133,13 +132,11 @@ class Artifact:
         if self._manifest is None:
             path = self.folder / "manifest.json"
             try:
-                text = path.read_text("utf-8")
+                data = json.loads(path.read_text("utf-8"))
             except FileNotFoundError:
                 return None
-            try:
-                data = json.loads(text)
             except ValueError as error:
-                raise DataError(f"{path} is not JSON: remove the folder, and the stage runs again") from error
+                raise DataError(f"{path} is not JSON: {_again(self.folder)}") from error
             self._manifest = Manifest.from_json(data, path)
         return self._manifest
 
@@ -154,13 +151,12 @@ class Artifact:
         """Path of a payload file, after comparing its size and checksum with the manifest's (once)."""
         file = next((file for file in self.require().files if file.name == name), None)
         if file is None:
-            raise MissingError(f"{self.folder}/manifest.json lists no file {name}: remove the folder, and run again")
+            raise MissingError(f"{self.folder}/manifest.json lists no file {name}: {_again(self.folder)}")
         path = self.folder / file.path
         if name not in self._verified:
             if not path.is_file() or path.stat().st_size != file.bytes or sha256_of(path) != file.sha256:
                 raise DataError(
-                    f"{path} does not match the checksum {file.sha256[:12]}… in its manifest: "
-                    f"remove {self.folder}, and the stage runs again"
+                    f"{path} does not match the checksum {file.sha256[:12]}… in its manifest: {_again(self.folder)}"
                 )
             self._verified.add(name)
         return path
@@ -169,12 +165,29 @@ class Artifact:
         """Path of a payload folder, such as a model, with every file in it compared with the manifest."""
         paths = [self.path(file.name) for file in self.require().files if file.name.startswith(f"{name}/")]
         if not paths:
-            raise MissingError(f"{self.folder}/manifest.json lists no folder {name}: remove the folder, and run again")
+            raise MissingError(f"{self.folder}/manifest.json lists no folder {name}: {_again(self.folder)}")
         # The files of one artifact share the folder of the attempt that wrote them.
         return self.folder / paths[0].relative_to(self.folder).parts[0] / name
 
     def chunk(self, index: int) -> Artifact:
         return Artifact(self.folder / "chunks" / f"{index:05d}")
+
+    def chunks(self) -> Iterator[Artifact]:
+        """The finished chunks in order; raises DataError if one is not the chunk that the manifest names."""
+        for name, digest in self.require().parts.items():
+            chunk = self.chunk(int(name))
+            if chunk.require().content_digest != digest:
+                raise DataError(f"{chunk.folder} is not the chunk that {self.folder} names: {_again(self.folder)}")
+            yield chunk
+
+    def made_from(self, config: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+        """Whether this piece is finished; raises DataError if it was made from other settings or inputs."""
+        manifest = self.manifest()
+        if manifest is None:
+            return False
+        if canonical_json([manifest.config, manifest.inputs]) != canonical_json([config, inputs]):
+            raise DataError(f"{self.folder} was made from other inputs than it would be now: {_again(self.folder)}")
+        return True
 
     def sub(self, name: str) -> Artifact:
         """An artifact that belongs to this one and is finished before it."""
@@ -185,12 +198,19 @@ class Artifact:
 
 
 class Draft:
-    """The payload of one attempt, invisible to readers until `commit`."""
+    """The payload of one attempt, invisible to readers until `commit`; an error inside `with` removes it."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.attempt = _ATTEMPT_PREFIX + uuid.uuid4().hex[:12]
         self.folder = artifact.folder / self.attempt
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, name: str) -> Path:
         """Where to write the payload file `name`."""
@@ -215,8 +235,10 @@ class Draft:
         for folder in {path.parent for path in self.folder.rglob("*")} | {self.artifact.folder}:
             sync(folder)
         whole = dataclasses.replace(manifest, files=tuple(files))
-        published = publish(self.artifact.folder / "manifest.json", json.dumps(whole.to_json(), indent=1))
-        _remove_other_attempts(self.artifact, keep=self.attempt if published else None)
+        if publish(self.artifact.folder / "manifest.json", json.dumps(whole.to_json(), indent=1)):
+            _remove_other_attempts(self)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
         return self.artifact.require()
 
 
@@ -295,9 +317,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_other_attempts(artifact: Artifact, *, keep: str | None) -> None:
-    """Free what killed attempts left; only what the manifest does not name, so no reader misses it."""
-    named = {file.path.split("/")[0] for file in artifact.require().files} | {keep}
-    for folder in artifact.folder.glob(f"{_ATTEMPT_PREFIX}*"):
-        if folder.name not in named:
+def _remove_other_attempts(winner: Draft) -> None:
+    """Free what killed attempts left; the manifest names none of it, so no reader misses it."""
+    for folder in winner.artifact.folder.glob(f"{_ATTEMPT_PREFIX}*"):
+        if folder.name != winner.attempt:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _again(folder: Path) -> str:
+    """The remedy for a damaged artifact: its whole stage is made again, for a missing chunk alone would be an error."""
+    parts = folder.parts
+    start = next((index for index, part in enumerate(parts) if re.fullmatch(r"prepare|i\d+", part)), len(parts) - 1)
+    whole = Path(*parts[: start + (1 if parts[start] == "prepare" else 2)])
+    return f"remove {whole}, and start the run again"

@@ -9,7 +9,7 @@ SPPOError
 │   └── StorageError     74  the workspace cannot take the data (full, read-only)
 └── anything else        1   a bug or a fault of the machine: the operator retries it
 
-143 (SIGTERM) is no error: see `stage.run`.
+143 (SIGTERM) is no error: see `stage.main`.
 """
 
 from __future__ import annotations

@@ -18,104 +18,120 @@ import numpy as np
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Artifact, Manifest
 from sppo_trainer.config import EvaluateConfig, Preference, section
-from sppo_trainer.errors import MissingError
-from sppo_trainer.rollouts import PreparedPrompts, Row, grouped, prepared_prompts, responses_of, sample, statistics
+from sppo_trainer.rollouts import PreparedPrompts, Row, grouped, prepared_prompts, rows_of, sample, statistics
 from sppo_trainer.score import comparison, open_oracle, temperature_of
 from sppo_trainer.stage import Stage, main
 
 if TYPE_CHECKING:
-    from sppo_trainer.preferences import Judgement
+    from sppo_trainer.preferences import Judgement, Oracle
 
 RESAMPLES = 10_000
 SHOWN = 32  # prompts in samples.json
 
 Responses = dict[str, list[Row]]
+Verdicts = dict[str, tuple[float, "Judgement"]]
+"""By prompt id: mean P(new > old) over the S x S pairs, and the oracle's numbers, new responses first."""
 
 
 def evaluate(stage: Stage[EvaluateConfig]) -> Manifest:
     config = stage.config
     prepared = prepared_prompts(stage)
-    opponents = {"Base": 0, "Previous": max(config.iteration - 1, 0)}
-    policies = {name: opponents[name] for name in config.evaluation.against}
-    samples = {
-        policy: _samples(stage, prepared, policy) for policy in sorted({config.iteration, 0, *policies.values()})
+    policies = {"Base": 0, "Previous": max(config.iteration - 1, 0)}
+    opponents = {name: policies[name] for name in config.evaluation.against}
+    samples = {policy: _samples(stage, prepared, policy) for policy in sorted({config.iteration, *opponents.values()})}
+    responses = {
+        policy: grouped(rows_of(of.chunks(), "responses.parquet"), "samples") for policy, of in samples.items()
     }
-    responses = {policy: grouped(list(responses_of(artifact)), "samples") for policy, artifact in samples.items()}
+    new = responses[config.iteration]
 
-    oracles = {"preference": config.preference, "evaluation": config.evaluation.preference}
     rows: list[Row] = []
-    result: dict[str, float] = {**statistics([row for group in responses[config.iteration].values() for row in group])}
-    shown: list[dict[str, Any]] = []
-    for oracle_name, preference in oracles.items():
-        if preference is None:
-            continue
-        for opponent, policy in policies.items():
-            judged = _compare(stage, preference, oracle_name, prepared, responses[config.iteration], responses[policy])
-            win_rates = {prompt_id: win_rate for prompt_id, (win_rate, _) in judged.items()}
+    result = statistics([row for group in new.values() for row in group])
+    for name, verdicts in _verdicts(stage, prepared, new, responses).items():
+        for opponent, policy in opponents.items():
+            win_rates = {prompt_id: win_rate for prompt_id, (win_rate, _) in verdicts[policy].items()}
             rows += [
-                {"prompt_id": prompt_id, "opponent": opponent, "oracle": oracle_name, "win_rate": win_rate}
-                for prompt_id, win_rate in win_rates.items()
+                {"prompt_id": i, "opponent": opponent, "oracle": name, "win_rate": win_rates[i]} for i in win_rates
             ]
-            prefix = ("winRate" if oracle_name == "preference" else "secondWinRate") + opponent
+            prefix = {"preference": "winRate", "evaluation": "secondWinRate"}[name] + opponent
             result |= _interval(prefix, win_rates, _groups(config, prepared), config.seed)
-            if (oracle_name, policy) == ("preference", 0):
-                shown = _shown(judged, prepared, responses[0], responses[config.iteration])
-                result |= _graded([judgement for _, judgement in judged.values()], config.evaluation.samples)
-    result |= _kl(stage, prepared, responses[config.iteration])
+        if name == "preference":
+            # The base, or the previous policy where the run compares with no base.
+            before = min(opponents.values())
+            result |= _graded(verdicts[before], config.evaluation.samples)
+            shown = _shown(verdicts[before], prepared, responses[before], new)
+    result |= _kl(stage, prepared, new)
 
-    draft = stage.artifact.draft()
-    tables.write(rows, tables.EVALUATION, draft.path("evaluation.parquet"))
-    draft.path("samples.json").write_text(json.dumps(shown, ensure_ascii=False, indent=1), "utf-8")
-    return stage.commit(
-        draft,
-        config={
-            "seed": config.seed,
-            "generation": section(config.generation),
-            "evaluation": section(config.evaluation),
-            "preference": section(config.preference),
-        },
-        inputs={f"samples-{policy}": artifact.require().content_digest for policy, artifact in samples.items()},
-        rows=len(rows),
-        result=result,
-    )
+    with stage.artifact.draft() as draft:
+        tables.write(rows, tables.EVALUATION, draft.path("evaluation.parquet"))
+        draft.path("samples.json").write_text(json.dumps(shown, ensure_ascii=False, indent=1), "utf-8")
+        return stage.commit(
+            draft,
+            config={
+                "seed": config.seed,
+                "generation": section(config.generation),
+                "evaluation": section(config.evaluation),
+                "preference": section(config.preference),
+            },
+            inputs={f"samples-{policy}": of.require().content_digest for policy, of in samples.items()},
+            rows=len(rows),
+            result=result,
+        )
 
 
 def _samples(stage: Stage[EvaluateConfig], prepared: PreparedPrompts, policy: int) -> Artifact:
     """The held-out responses of pi_policy, sampled now if no evaluation has done so yet."""
     artifact = stage.workspace.stage(policy, "evaluate").sub("samples")
-    if artifact.manifest() is None:
-        sample(
-            stage,
-            artifact,
-            prompt_ids=prepared.held_out,
-            prepared=prepared,
-            policy=policy,
-            purpose="evaluate",
-            samples=stage.config.evaluation.samples,
-            generation=stage.config.generation,
-        )
+    sample(
+        stage,
+        artifact,
+        prompt_ids=prepared.held_out,
+        prepared=prepared,
+        policy=policy,
+        purpose="evaluate",
+        samples=stage.config.evaluation.samples,
+        generation=stage.config.generation,
+    )
     return artifact
 
 
-def _compare(
-    stage: Stage[EvaluateConfig],
-    preference: Preference,
-    oracle_name: str,
-    prepared: PreparedPrompts,
-    new: Responses,
-    old: Responses,
-) -> dict[str, tuple[float, Judgement]]:
-    """Per prompt: mean P(new > old) over all S x S pairs, and the oracle's numbers (new responses first)."""
-    from sppo_trainer.preferences import cross_pairs, probabilities
+def _verdicts(
+    stage: Stage[EvaluateConfig], prepared: PreparedPrompts, new: Responses, responses: Mapping[int, Responses]
+) -> dict[str, dict[int, Verdicts]]:
+    """By oracle and opponent's iteration; every oracle is opened once, every policy judged once."""
+    config = stage.config
+    if config.iteration == 0:
+        # Against itself, a policy has its own responses as opponents: the mean is 1/2 whatever the oracle says.
+        against: dict[int, Responses | None] = {0: None}
+    else:
+        against = {policy: old for policy, old in responses.items() if policy != config.iteration}
+    verdicts: dict[str, dict[int, Verdicts]] = {}
+    for name, preference in (("preference", config.preference), ("evaluation", config.evaluation.preference)):
+        if preference is not None:
+            oracle = open_oracle(stage, preference, f"{name}-model")
+            verdicts[name] = {
+                policy: _compare(oracle, preference, prepared, new, old) for policy, old in against.items()
+            }
+    return verdicts
 
-    oracle = open_oracle(stage, preference, f"{oracle_name}-model")
-    comparisons = [comparison(prepared.rows[i], [*new[i], *old[i]], cross_pairs(len(new[i]), len(old[i]))) for i in new]
-    judged = {}
+
+def _compare(
+    oracle: Oracle, preference: Preference, prepared: PreparedPrompts, new: Responses, old: Responses | None
+) -> Verdicts:
+    """New responses against old ones, or against themselves."""
+    from sppo_trainer.preferences import all_pairs, cross_pairs, probabilities
+
+    comparisons = [
+        comparison(prepared.rows[i], [*new[i], *old[i]], cross_pairs(len(new[i]), len(old[i])))
+        if old is not None
+        else comparison(prepared.rows[i], new[i], all_pairs(len(new[i])))
+        for i in new
+    ]
+    verdicts = {}
     for prompt_id, judgement in zip(new, oracle.judge(comparisons), strict=True):
         table = probabilities(judgement, oracle.scale, temperature_of(preference))
         size = len(new[prompt_id])
-        judged[prompt_id] = (float(table[:size, size:].mean()), judgement)
-    return judged
+        verdicts[prompt_id] = (float((table[:size, size:] if old is not None else table).mean()), judgement)
+    return verdicts
 
 
 def _groups(config: EvaluateConfig, prepared: PreparedPrompts) -> dict[str, str]:
@@ -123,9 +139,6 @@ def _groups(config: EvaluateConfig, prepared: PreparedPrompts) -> dict[str, str]
     column = config.evaluation.group_column
     if column is None:
         return {prompt_id: prompt_id for prompt_id in prepared.held_out}
-    for prompt_id in prepared.held_out:
-        if column not in prepared.rows[prompt_id]["columns"]:
-            raise MissingError(f"evaluation.groupColumn is {column!r}, which some rows lack: add it, or leave it out")
     return {prompt_id: str(prepared.rows[prompt_id]["columns"][column]) for prompt_id in prepared.held_out}
 
 
@@ -148,9 +161,10 @@ def bootstrap_interval(values: Sequence[float], groups: Sequence[str], *, seed: 
     return float(low), float(high)
 
 
-def _graded(judgements: Sequence[Judgement], samples: int) -> dict[str, float]:
+def _graded(verdicts: Verdicts, samples: int) -> dict[str, float]:
     """Mean score and pass rate of the new responses, where the oracle has such numbers."""
     figures = {}
+    judgements = [judgement for _, judgement in verdicts.values()]
     scores = [judgement.scores_K[:samples] for judgement in judgements if judgement.scores_K is not None]
     passed = [judgement.passed_K[:samples] for judgement in judgements if judgement.passed_K is not None]
     if scores:
@@ -160,20 +174,19 @@ def _graded(judgements: Sequence[Judgement], samples: int) -> dict[str, float]:
     return figures
 
 
-def _shown(
-    judged: Mapping[str, tuple[float, Judgement]], prepared: PreparedPrompts, before: Responses, after: Responses
-) -> list[dict[str, Any]]:
-    """The first answer of the base and of the policy to the first prompts, with their scores."""
+def _shown(verdicts: Verdicts, prepared: PreparedPrompts, before: Responses, after: Responses) -> list[dict[str, Any]]:
+    """The first answer of both policies to the first prompts, with their scores."""
     shown = []
-    for prompt_id, (win_rate, judgement) in list(judged.items())[:SHOWN]:
-        scores = judgement.scores_K
+    for prompt_id, (win_rate, judgement) in list(verdicts.items())[:SHOWN]:
+        scores = None if judgement.scores_K is None else judgement.scores_K.tolist()
         shown.append(
             {
                 "prompt": json.loads(prepared.rows[prompt_id]["messages"])[-1]["content"],
                 "before": before[prompt_id][0]["text"],
                 "after": after[prompt_id][0]["text"],
-                "scoreBefore": None if scores is None else float(scores[len(after[prompt_id])]),
-                "scoreAfter": None if scores is None else float(scores[0]),
+                # The new responses stand first; against itself, there are no others.
+                "scoreBefore": scores and scores[len(after[prompt_id]) % len(scores)],
+                "scoreAfter": scores and scores[0],
                 "winRate": win_rate,
             }
         )

@@ -9,7 +9,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from sppo_trainer.config import Precision
@@ -31,7 +38,10 @@ def check_weights(folder: Path, field: str) -> None:
     if not files:
         raise MissingError(f"{field} has no *.safetensors file: save the model with safetensors")
     index = folder / "model.safetensors.index.json"
-    listed = set(json.loads(index.read_text("utf-8"))["weight_map"].values()) if index.is_file() else set()
+    try:
+        listed = set(json.loads(index.read_text("utf-8"))["weight_map"].values()) if index.is_file() else set()
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{field}: {index.name} is damaged ({error!r}): copy it again") from error
     if listed - files:
         raise MissingError(f"{field} lacks {', '.join(sorted(listed - files))}, which its index lists: copy it again")
     for name in sorted(files):
@@ -79,9 +89,22 @@ def load_policy(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     return policy
 
 
+def check_policy(folder: Path, field: str) -> None:
+    """Every weight of the architecture is in the files; transformers would fill in random numbers for a missing one."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, device_map="meta", output_loading_info=True, local_files_only=True
+    )
+    _, loading = loaded
+    if missing := sorted(loading["missing_keys"]):
+        raise DataError(f"{field} lacks the weights {', '.join(missing[:3])}: give the whole causal language model")
+
+
 def save_policy(policy: PreTrainedModel, *, like: Path, to: Path, dtype: torch.dtype) -> None:
     """Write an ordinary model folder: these weights in `dtype`, and all other files of the folder `like`."""
+    # Saving checks the generation settings, which play no part here; the folder keeps the file that it came with.
+    policy.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     policy.to(dtype).save_pretrained(to)  # type: ignore[arg-type]  # torch's `to` is typed for one dtype keyword
+    (to / "generation_config.json").unlink(missing_ok=True)
     for file in like.iterdir():
         if not (to / file.name).exists() and not _is_weight(file.name):
             shutil.copyfile(file, to / file.name)

@@ -17,7 +17,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from sppo_trainer.config import PairRM
 from sppo_trainer.errors import ConfigError, DataError, MissingError
+from sppo_trainer.models import DTYPES
 from sppo_trainer.oracle import Comparison, Judgement, Scale, batches, pair_table, require_finite
 
 SOURCE, CANDIDATE1, CANDIDATE2, CANDIDATE = MARKERS = (
@@ -40,7 +40,6 @@ SOURCE, CANDIDATE1, CANDIDATE2, CANDIDATE = MARKERS = (
 SOURCE_MAX_TOKENS, CANDIDATE_MAX_TOKENS = 1224, 412
 TOKENS_PER_BATCH = 8192
 """Padding included: four inputs of the full 2048 tokens."""
-DTYPES = {"BFloat16": torch.bfloat16, "Float32": torch.float32}
 CONFIG_IDS = {
     "source_prefix_id": SOURCE,
     "cand1_prefix_id": CANDIDATE1,
@@ -241,16 +240,13 @@ def encoder_config(settings: Mapping[str, Any], weights: Mapping[str, Tensor], n
 
 
 def read_weights(model_dir: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of model.safetensors or pytorch_model.bin."""
-    safe, pickled = model_dir / "model.safetensors", model_dir / "pytorch_model.bin"
-    if not safe.is_file() and not pickled.is_file():
-        raise MissingError(f"{name}: neither {safe.name} nor {pickled.name} is there; copy the whole model folder")
-    path = safe if safe.is_file() else pickled
+    """The tensors of model.safetensors."""
+    path = model_dir / "model.safetensors"
+    if not path.is_file():
+        raise MissingError(f"{name}: {path.name} is missing; copy the whole model folder")
     try:
-        weights: dict[str, Tensor] = (
-            load_file(safe) if path == safe else torch.load(pickled, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        weights: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
         raise DataError(f"{name}: {path.name} cannot be read ({error}); copy it again") from error
     return weights
 

@@ -11,7 +11,6 @@ Deviations from the reference code (uclaml/SPPO@5e61c4e):
 
 from __future__ import annotations
 
-import datetime
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,25 +20,23 @@ from typing import TYPE_CHECKING, Any
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Draft, Manifest
 from sppo_trainer.config import Model, PrepareConfig, section
-from sppo_trainer.errors import ConfigError, DataError
-from sppo_trainer.prompts import Prompt, read_prompts, split, with_system_prompt, without_duplicates
+from sppo_trainer.errors import ConfigError, DataError, MissingError
+from sppo_trainer.prompts import PINNED_DATE, Prompt, read_prompts, split, with_system_prompt, without_duplicates
 from sppo_trainer.sources import fetch_model, fetch_prompts
 from sppo_trainer.stage import Progress, Stage, main
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Some templates print today's date. Every prompt of every run is rendered on this day instead.
-PINNED_DATE = datetime.date(2024, 7, 26)
-
 
 def prepare(stage: Stage[PrepareConfig]) -> Manifest:
-    config = stage.config
-    draft = stage.artifact.draft()
+    with stage.artifact.draft() as draft:
+        return _prepare(stage, stage.config, draft)
 
-    revisions = _fetch_models(config, stage.workspace.root, draft)
+
+def _prepare(stage: Stage[PrepareConfig], config: PrepareConfig, draft: Draft) -> Manifest:
     with tempfile.TemporaryDirectory() as scratch:
-        path, revisions["prompts"] = fetch_prompts(
+        path, commit = fetch_prompts(
             config.prompts.source,
             config.prompts.revision,
             field="prompts.source",
@@ -49,6 +46,8 @@ def prepare(stage: Stage[PrepareConfig]) -> Manifest:
         rows = read_prompts(path, config.prompts)
     unique = without_duplicates(rows)
     _check_enough(unique, len(rows), config)
+    _check_columns(unique, config)
+    revisions = _fetch_models(config, stage.workspace.root, draft) | {"prompts": commit}
 
     token_ids = _render(unique, config, draft.path("model"))
     by_id = {prompt.prompt_id: prompt for prompt in unique}
@@ -85,7 +84,7 @@ def prepare(stage: Stage[PrepareConfig]) -> Manifest:
 
 def _fetch_models(config: PrepareConfig, workspace: Path, draft: Draft) -> dict[str, str | None]:
     """Copy and check the policy and the oracles' models; returns the commit of each."""
-    from sppo_trainer.models import check_weights  # torch and transformers: after the configuration is known good
+    from sppo_trainer.models import check_weights  # torch and transformers: after the prompts are known good
 
     wanted: dict[str, tuple[str, Model | None]] = {
         "model": ("model.source", config.model),
@@ -119,13 +118,36 @@ def _check_enough(unique: Sequence[Prompt], rows: int, config: PrepareConfig) ->
         )
 
 
+def _check_columns(prompts: Sequence[Prompt], config: PrepareConfig) -> None:
+    """Rules and the columns that they name, while nothing has been computed yet: a dummy answer goes through them."""
+    from sppo_trainer.preferences import Comparison, Response, load_oracle
+
+    answer = Response(text="", token_count=1, finished=True)
+    oracles = {"preference": config.preference, "evaluation.preference": config.evaluation.preference}
+    for field, preference in oracles.items():
+        if preference is not None and preference.verifier is not None:
+            load_oracle(preference, field=field).judge(
+                [
+                    Comparison(messages=prompt.messages, columns=prompt.columns, responses=(answer,), pairs=())
+                    for prompt in prompts
+                ]
+            )
+    column = config.evaluation.group_column
+    lacking = next((prompt for prompt in prompts if column is not None and column not in prompt.columns), None)
+    if lacking is not None:
+        raise MissingError(
+            f"evaluation.groupColumn is {column!r}, which {lacking.where} lacks: add it, or leave it out"
+        )
+
+
 def _render(prompts: Sequence[Prompt], config: PrepareConfig, model_folder: Path) -> dict[str, list[int]]:
     """Token ids of every prompt, as the policy will see it: chat template, generation prompt, no second BOS."""
-    from sppo_trainer.models import context_length, load_tokenizer
+    from sppo_trainer.models import check_policy, context_length, load_tokenizer
 
     field = f"model.source {config.model.source}"
-    tokenizer = load_tokenizer(model_folder, field)
     context = context_length(model_folder, field)
+    check_policy(model_folder, field)
+    tokenizer = load_tokenizer(model_folder, field)
     progress = Progress(len(prompts), "prompts")
     rendered: dict[str, list[int]] = {}
     for done, prompt in enumerate(prompts):

@@ -7,6 +7,7 @@ workers, or more iterations later change no prompt of an earlier iteration.
 from __future__ import annotations
 
 import csv
+import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ from sppo_trainer.config import Prompts
 from sppo_trainer.errors import DataError, MissingError
 
 Messages = tuple[dict[str, str], ...]
+# Some chat templates print today's date. Everything of every run is rendered on this day instead.
+PINNED_DATE = datetime.date(2024, 7, 26)
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 
@@ -47,7 +50,10 @@ def sample_seed(seed: int, purpose: str, iteration: int, prompt_id: str, k: int)
 
 def read_prompts(path: Path, config: Prompts) -> list[Prompt]:
     """All rows of a file or of a dataset folder, in order; raises MissingError or DataError naming file and line."""
-    prompts = [prompt for file in _files(path, config.split) for prompt in _read_file(file, config.column)]
+    try:
+        prompts = [prompt for file in _files(path, config.split) for prompt in _read_file(file, config.column)]
+    except PermissionError as error:
+        raise MissingError(f"prompts.source {config.source} may not be read ({error}): permit it") from error
     if not prompts:
         raise DataError(f"prompts.source {config.source} has no rows: give a file with at least one prompt")
     return prompts
@@ -136,13 +142,15 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parquet(path: Path) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
+    except PermissionError:
+        raise
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path.name} cannot be read as Parquet ({error}): repair the file") from error
     return rows
 
 
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
             for row in reader:
@@ -167,7 +175,7 @@ def _json_row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _messages(value: Any, where: str, column: str) -> Messages:
-    if isinstance(value, str) and value.strip():
+    if _is_text(value) and value.strip():
         return ({"role": "user", "content": value},)
     if isinstance(value, list) and value and all(_is_message(item) for item in value) and value[-1]["role"] == "user":
         return tuple({"role": item["role"], "content": item["content"]} for item in value)
@@ -179,4 +187,9 @@ def _messages(value: Any, where: str, column: str) -> Messages:
 
 
 def _is_message(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("role"), str) and isinstance(item.get("content"), str)
+    return isinstance(item, dict) and all(_is_text(item.get(key)) for key in ("role", "content"))
+
+
+def _is_text(value: Any) -> bool:
+    """JSON can hold halves of a surrogate pair, which no tokenizer takes."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -19,11 +19,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sppo_trainer.config import RewardModel
 from sppo_trainer.errors import ConfigError, DataError
+from sppo_trainer.models import DTYPES
 from sppo_trainer.oracle import Comparison, Judgement, Scale, batches, pair_table, require_finite
+from sppo_trainer.prompts import PINNED_DATE
 
 TOKENS_PER_BATCH = 16384
 """Padding included."""
-DTYPES = {"BFloat16": torch.bfloat16, "Float32": torch.float32}
 
 
 class RewardModelOracle:
@@ -82,7 +83,11 @@ class RewardModelOracle:
     def _rendered(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False) -> list[int]:
         try:
             encoding = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=True,
+                return_dict=True,
+                strftime_now=PINNED_DATE.strftime,
             )
         except jinja2.TemplateError as error:
             raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,27 +49,30 @@ def run_chunks(
     *,
     worker: int,
     workers: int,
-    progress: Progress,
+    finished: Callable[[int], bool],
     work: Callable[[int], Mapping[str, float]],
 ) -> bool:
     """Do this worker's unfinished chunks, c mod workers = worker; True once all chunks of all workers are committed.
 
     `work(c)` commits chunk c and returns figures to show. The last of several workers to finish sees all chunks done.
     """
-    for index in range(worker, total, workers):
-        figures = {} if artifact.chunk(index).manifest() else work(index)
-        progress.update(index // workers + 1, **figures)
+    mine = range(worker, total, workers)
+    left = [index for index in mine if not finished(index)]
+    progress = Progress(len(mine), "chunks")
+    progress.update(len(mine) - len(left))
+    for done, index in enumerate(left, start=len(mine) - len(left) + 1):
+        progress.update(done, **work(index))
     return all(artifact.chunk(index).manifest() for index in range(total))
 
 
-def parts(artifact: Artifact, total: int) -> dict[str, Manifest]:
-    return {f"{index:05d}": artifact.chunk(index).require() for index in range(total)}
+def parts(artifact: Artifact, total: int) -> dict[str, str]:
+    """Content digests of the chunks, by name."""
+    return {f"{index:05d}": artifact.chunk(index).require().content_digest for index in range(total)}
 
 
-def responses_of(artifact: Artifact) -> Iterator[Row]:
-    """All rows of the artifact's chunks, in prompt order."""
-    for name in artifact.require().parts:
-        yield from tables.read(artifact.chunk(int(name)).path("responses.parquet"))
+def rows_of(chunks: Iterable[Artifact], table: str) -> list[Row]:
+    """All rows of the chunks' tables, in prompt order."""
+    return [row for chunk in chunks for row in tables.read(chunk.path(table))]
 
 
 def sample(  # noqa: PLR0913  # what differs between training and evaluation, each by its name
@@ -111,6 +114,8 @@ def sample(  # noqa: PLR0913  # what differs between training and evaluation, ea
         "prepare": stage.workspace.stage(0, "prepare").require().content_digest,
         "policy": stage.workspace.policy(policy).require().content_digest,
     }
+    if artifact.made_from(config, inputs):
+        return artifact.require()
     engine: Engine | None = None
 
     def decode(token_ids: list[int]) -> str:
@@ -122,28 +127,27 @@ def sample(  # noqa: PLR0913  # what differs between training and evaluation, ea
         rows = _sample(
             engine, [prepared.rows[i] for i in chunks[index]], purpose, policy, stage.config.seed, sampling, decode
         )
-        draft = artifact.chunk(index).draft()
-        tables.write(rows, tables.RESPONSES, draft.path("responses.parquet"))
-        tokens = sum(len(row["token_ids"]) for row in rows)
-        stage.commit(
-            draft,
-            kind="chunk",
-            iteration=policy,
-            config=config,
-            inputs=inputs,
-            rows=len(rows),
-            result={"responses": len(rows), "tokens": tokens},
-        )
-        return {"meanTokens": tokens / len(rows)}
+        figures = statistics(rows)
+        with artifact.chunk(index).draft() as draft:
+            tables.write(rows, tables.RESPONSES, draft.path("responses.parquet"))
+            stage.commit(
+                draft, kind="chunk", iteration=policy, config=config, inputs=inputs, rows=len(rows), result=figures
+            )
+        return {"meanTokens": figures["meanTokens"]}
 
-    progress = Progress(len(range(worker, len(chunks), workers)), "chunks")
-    complete = run_chunks(artifact, len(chunks), worker=worker, workers=workers, progress=progress, work=sample_chunk)
+    complete = run_chunks(
+        artifact,
+        len(chunks),
+        worker=worker,
+        workers=workers,
+        finished=lambda index: artifact.chunk(index).made_from(config, inputs),
+        work=sample_chunk,
+    )
     if engine is not None:
         engine.close()
     if not complete:
         return None
-    manifests = parts(artifact, len(chunks))
-    rows = [row for name in manifests for row in tables.read(artifact.chunk(int(name)).path("responses.parquet"))]
+    rows = rows_of((artifact.chunk(index) for index in range(len(chunks))), "responses.parquet")
     return stage.commit(
         artifact.draft(),
         kind=purpose,
@@ -151,14 +155,14 @@ def sample(  # noqa: PLR0913  # what differs between training and evaluation, ea
         config=config,
         inputs=inputs,
         rows=len(rows),
-        parts={name: manifest.content_digest for name, manifest in manifests.items()},
+        parts=parts(artifact, len(chunks)),
         result=statistics(rows),
     )
 
 
 def statistics(rows: Sequence[Row]) -> dict[str, float]:
-    """Lengths in tokens; shares of the responses: cut at the limit, different from their siblings."""
-    texts = {(row["prompt_id"], tuple(row["token_ids"])) for row in rows}
+    """Lengths in tokens; shares of the responses: cut at the limit, different from all others of the policy."""
+    texts = {tuple(row["token_ids"]) for row in rows}
     tokens = sum(len(row["token_ids"]) for row in rows)
     return {
         "responses": len(rows),
@@ -233,7 +237,5 @@ def grouped(rows: Sequence[Row], what: str) -> dict[str, list[Row]]:
         groups.setdefault(row["prompt_id"], []).append(row)
     for prompt_id, group in groups.items():
         if [row["k"] for row in group] != list(range(len(group))):
-            raise DataError(
-                f"{what} of prompt {prompt_id} are not 0..K-1: remove the artifact, and the stage runs again"
-            )
+            raise DataError(f"{what} of prompt {prompt_id} are not 0..K-1: sample them again in an empty folder")
     return groups

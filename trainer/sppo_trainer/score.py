@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Artifact, Manifest
 from sppo_trainer.config import Preference, ScoreConfig, section
-from sppo_trainer.rollouts import PreparedPrompts, Row, grouped, parts, prepared_prompts, run_chunks
-from sppo_trainer.stage import Progress, Stage, main
+from sppo_trainer.rollouts import PreparedPrompts, Row, grouped, parts, prepared_prompts, rows_of, run_chunks
+from sppo_trainer.stage import Stage, main
 
 if TYPE_CHECKING:
     from sppo_trainer.preferences import Comparison, Oracle, Response
-
-TIE = 1e-6  # win rates closer than this carry no signal
 
 
 def score(stage: Stage[ScoreConfig]) -> Manifest | Mapping[str, Any]:
@@ -32,50 +30,55 @@ def score(stage: Stage[ScoreConfig]) -> Manifest | Mapping[str, Any]:
     responses = stage.workspace.stage(config.iteration, "generate")
     total = len(responses.require().parts)
     prepared = prepared_prompts(stage)
-    oracle = open_oracle(stage, config.preference, "preference-model")
     recorded = {"preference": section(config.preference), "seed": config.seed}
+    oracle: Oracle | None = None
+
+    def inputs_of(index: int) -> Mapping[str, str]:
+        return {"responses": responses.chunk(index).require().content_digest}
 
     def score_chunk(index: int) -> Mapping[str, float]:
-        chunk = responses.chunk(index)
-        rows = _score(oracle, config.preference, prepared, chunk)
-        draft = stage.artifact.chunk(index).draft()
-        tables.write(rows, tables.SCORES, draft.path("scores.parquet"))
-        inputs = {"responses": chunk.require().content_digest}
+        nonlocal oracle
+        oracle = oracle or open_oracle(stage, config.preference, "preference-model")
+        rows = _score(oracle, config.preference, prepared, responses.chunk(index))
         figures = statistics(rows)
-        stage.commit(draft, kind="chunk", config=recorded, inputs=inputs, rows=len(rows), result=figures)
+        with stage.artifact.chunk(index).draft() as draft:
+            tables.write(rows, tables.SCORES, draft.path("scores.parquet"))
+            stage.commit(draft, kind="chunk", config=recorded, inputs=inputs_of(index), rows=len(rows), result=figures)
         return {name: figures[name] for name in ("meanScore", "passRate") if name in figures}
 
-    progress = Progress(len(range(stage.worker, total, config.workers)), "chunks")
     complete = run_chunks(
-        stage.artifact, total, worker=stage.worker, workers=config.workers, progress=progress, work=score_chunk
+        stage.artifact,
+        total,
+        worker=stage.worker,
+        workers=config.workers,
+        finished=lambda index: stage.artifact.chunk(index).made_from(recorded, inputs_of(index)),
+        work=score_chunk,
     )
     if not complete:
         return {"metrics": {"worker": stage.worker}}
-    manifests = parts(stage.artifact, total)
-    rows = scores_of(stage.artifact, manifests)
+    rows = rows_of((stage.artifact.chunk(index) for index in range(total)), "scores.parquet")
     return stage.commit(
         stage.artifact.draft(),
         config=recorded,
         inputs={"responses": responses.require().content_digest},
         rows=len(rows),
-        parts={name: manifest.content_digest for name, manifest in manifests.items()},
+        parts=parts(stage.artifact, total),
         result=statistics(rows),
     )
 
 
-def scores_of(artifact: Artifact, chunks: Mapping[str, Any]) -> list[Row]:
-    """All rows of the chunks, one per prompt, in prompt order."""
-    return [row for name in chunks for row in tables.read(artifact.chunk(int(name)).path("scores.parquet"))]
-
-
 def statistics(rows: Sequence[Row]) -> dict[str, float]:
+    import torch
+
+    from sppo_trainer.objective import all_tied
+
     best = [max(row["win_rates"]) for row in rows]
     worst = [min(row["win_rates"]) for row in rows]
     figures = {
         "prompts": len(rows),
         "meanBestWinRate": sum(best) / len(rows),
         "meanWorstWinRate": sum(worst) / len(rows),
-        "tiedPrompts": sum(high - low < TIE for high, low in zip(best, worst, strict=True)),
+        "tiedPrompts": sum(bool(all_tied(torch.tensor(row["win_rates"], dtype=torch.float64))) for row in rows),
     }
     for name, column in (("meanScore", "scores"), ("passRate", "passed")):
         values = [value for row in rows for value in row[column] or ()]

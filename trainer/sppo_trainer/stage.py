@@ -10,6 +10,7 @@ The result is one JSON object of at most 4096 bytes: {"metrics", "contentDigest"
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, NoReturn, TypeVar
@@ -138,8 +139,8 @@ def run(config_type: type[Config], body: Body[Config]) -> int:
     except UserError as error:
         return _failed(error, error.exit_code)
     except Exception as error:  # noqa: BLE001  # the edge: whatever it is, the operator gets a sentence and an exit code
-        if _disk_is_full(error):
-            full = StorageError(f"the workspace cannot take more data ({_root(error)}): free space or enlarge it")
+        if reason := _storage_fault(error):
+            full = StorageError(f"the workspace cannot take more data ({reason}): free space or enlarge it")
             return _failed(full, full.exit_code)
         traceback.print_exc()
         return _failed(error, 1)
@@ -156,18 +157,23 @@ def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _failed(error: Exception, exit_code: int) -> int:
-    sentence = " ".join(str(error).split()) or type(error).__name__
+    text = str(error).encode(errors="backslashreplace").decode()  # a message may quote what no file can hold
+    sentence = " ".join(text.split()) or type(error).__name__
     if exit_code == 1:
         sentence = f"{type(error).__name__}: {sentence}"
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    _write_result({"error": sentence})
+    # On a full disk neither may be possible; the exit code still tells whose fault it was.
+    with contextlib.suppress(OSError):
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        _write_result({"error": sentence})
     return exit_code
 
 
 def _write_result(result: Mapping[str, Any]) -> None:
     text = json.dumps(result, ensure_ascii=False)
-    if len(text.encode()) > RESULT_BYTES and "error" in result:
-        sentence = result["error"].encode()[: RESULT_BYTES // 2].decode(errors="ignore")
+    sentence = str(result.get("error", ""))
+    while len(text.encode()) > RESULT_BYTES and sentence:
+        sentence = sentence[: len(sentence) * 3 // 4]
         text = json.dumps({"error": sentence + " …"}, ensure_ascii=False)
     assert len(text.encode()) <= RESULT_BYTES, "a stage reports at most 4096 bytes of metrics"
     path = os.environ.get("SPPO_TERMINATION_LOG")
@@ -179,12 +185,23 @@ def _write_result(result: Mapping[str, Any]) -> None:
         Path(path).write_text(text + "\n", "utf-8")
 
 
-def _disk_is_full(error: BaseException) -> bool:
-    # safetensors and the distributed checkpoint report the disk's error as text only.
-    return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in _root(error)
+def _storage_fault(error: BaseException) -> str | None:
+    """What the filesystem said, if that is behind the error; safetensors and checkpoints report it as text only."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return str(cause)
+        if reason := next((text for text in map(os.strerror, _FULL) if text in str(cause)), None):
+            return reason
+    return None
 
 
-def _root(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that led to it."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is not None and not any(cause is known for known in seen):
+            seen.append(cause)
+            waiting += [cause.__context__, cause.__cause__]
+            yield cause

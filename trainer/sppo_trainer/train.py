@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sppo_trainer import tables
-from sppo_trainer.artifacts import Artifact, Manifest
+from sppo_trainer.artifacts import Manifest
 from sppo_trainer.config import TrainConfig, section
 from sppo_trainer.errors import DataError
-from sppo_trainer.rollouts import Row, grouped, prepared_prompts, responses_of
-from sppo_trainer.score import scores_of
+from sppo_trainer.rollouts import Row, grouped, prepared_prompts, rows_of
 from sppo_trainer.stage import Stage, main
 
 if TYPE_CHECKING:
@@ -63,26 +62,26 @@ def train(stage: Stage[TrainConfig]) -> Manifest:
     update.run(reference, checkpoints=stage.artifact.sub("checkpoint"), commit=stage.commit, inputs=inputs)
 
     figures = update.final_figures(reference)
-    draft = stage.artifact.draft()
-    save_policy(
-        merged(update.policy), like=previous.directory("model"), to=draft.path("model"), dtype=update.save_dtype
-    )
-    tables.write(_pair_rows(data), tables.PAIRS, draft.path("pairs.parquet"))
-    draft.path("curves.json").write_text(json.dumps(update.curves), "utf-8")
-    manifest = stage.commit(
-        draft,
-        config=_recorded(config),
-        inputs=inputs | {"reference": stage.artifact.sub("reference").require().content_digest},
-        rows=sum(len(prompt.targets) for prompt in data),
-        result={
-            "prompts": len(data),
-            "tiedPrompts": tied,
-            **figures,
-            **_cut_shares(data),
-            "samplerDifference": difference,
-            "weightsChanged": changed_share(previous.directory("model"), draft.folder / "model"),
-        },
-    )
+    with stage.artifact.draft() as draft:
+        save_policy(
+            merged(update.policy), like=previous.directory("model"), to=draft.path("model"), dtype=update.save_dtype
+        )
+        tables.write(_pair_rows(data), tables.PAIRS, draft.path("pairs.parquet"))
+        draft.path("curves.json").write_text(json.dumps(update.curves), "utf-8")
+        manifest = stage.commit(
+            draft,
+            config=_recorded(config),
+            inputs=inputs | {"reference": stage.artifact.sub("reference").require().content_digest},
+            rows=sum(len(prompt.targets) for prompt in data),
+            result={
+                "prompts": len(data),
+                "tiedPrompts": tied,
+                **figures,
+                **_cut_shares(data),
+                "samplerDifference": difference,
+                "weightsChanged": changed_share(previous.directory("model"), draft.folder / "model"),
+            },
+        )
     update.remove_checkpoints()
     return manifest
 
@@ -93,9 +92,10 @@ def trained_prompts(stage: Stage[TrainConfig]) -> tuple[list[Trained], int]:
 
     config = stage.config
     scores = stage.workspace.stage(config.iteration, "score")
-    responses = grouped(list(responses_of(stage.workspace.stage(config.iteration, "generate"))), "responses")
+    generated = stage.workspace.stage(config.iteration, "generate")
+    responses = grouped(rows_of(generated.chunks(), "responses.parquet"), "responses")
     prepared = prepared_prompts(stage)
-    rows = scores_of(scores, scores.require().parts)
+    rows = rows_of(scores.chunks(), "scores.parquet")
     data = []
     for row in rows:
         targets = select(row["win_rates"], config.objective)
@@ -130,18 +130,17 @@ def _reference(
     stage: Stage[TrainConfig], update: Update, data: Sequence[Trained], inputs: Mapping[str, str]
 ) -> list[list[list[float]]]:
     """log pi_t per prompt, response and token: made once before the first step, read ever after."""
-    artifact: Artifact = stage.artifact.sub("reference")
-    if artifact.manifest() is None:
-        draft = artifact.draft()
+    artifact = stage.artifact.sub("reference")
+    recorded = _recorded(stage.config)
+    if not artifact.made_from(recorded, inputs):
         written = [
             {"prompt_id": prompt.prompt_id, "k": target.k, "logprobs": logprobs}
             for prompt, of_prompt in zip(data, update.reference_logprobs(), strict=True)
             for target, logprobs in zip(prompt.targets, of_prompt, strict=True)
         ]
-        tables.write(written, tables.REFERENCE, draft.path("reference.parquet"))
-        stage.commit(
-            draft, kind="reference", config=_recorded(stage.config), inputs=inputs, rows=len(written), result={}
-        )
+        with artifact.draft() as draft:
+            tables.write(written, tables.REFERENCE, draft.path("reference.parquet"))
+            stage.commit(draft, kind="reference", config=recorded, inputs=inputs, rows=len(written), result={})
     rows = iter(tables.read(artifact.path("reference.parquet")))
     return [[next(rows)["logprobs"] for _ in prompt.targets] for prompt in data]
 

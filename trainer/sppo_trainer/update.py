@@ -97,7 +97,7 @@ class Update:
     ) -> None:
         """All steps that are not in the newest checkpoint; raises DivergedError before a NaN reaches the weights."""
         self.checkpoints = checkpoints
-        self._resume(checkpoints)
+        self._resume(checkpoints, inputs)
         progress = Progress(len(self.plan), "steps")
         progress.update(self.done)
         saved = time.monotonic()
@@ -119,7 +119,7 @@ class Update:
         """What the iteration did to its own data: losses over all steps, log-ratios of the policy as it is now."""
         sample = range(min(FINAL_PROMPTS, len(self.data)))
         log_ratios: dict[str, list[float]] = {"best": [], "worst": [], "other": []}
-        attained: dict[str, list[float]] = {"best": [], "worst": [], "other": []}
+        aims: dict[str, list[float]] = {"best": [], "worst": [], "other": []}
         with self._packing():
             for index in sample:
                 h_R = (
@@ -127,7 +127,7 @@ class Update:
                 ).tolist()
                 for target, h in zip(self.data[index].targets, h_R, strict=True):
                     log_ratios[target.role].append(h)
-                    attained[target.role].append(h / target.target if target.target else 0.0)
+                    aims[target.role].append(target.target)
         targets = [target.target for item in self.data for target in item.targets]
         loss = _mean(self.curves["loss"])
         return {
@@ -139,8 +139,8 @@ class Update:
             "initialLogRatio": self.curves["initialLogRatio"][0],
             "logRatioBest": _mean(log_ratios["best"]),
             "logRatioWorst": _mean(log_ratios["worst"]),
-            "attainedBest": _mean(attained["best"]),
-            "attainedWorst": _mean(attained["worst"]),
+            "attainedBest": sum(log_ratios["best"]) / (sum(aims["best"]) or 1.0),
+            "attainedWorst": sum(log_ratios["worst"]) / (sum(aims["worst"]) or 1.0),
             "targetNet": _mean(targets),
         }
 
@@ -217,18 +217,18 @@ class Update:
                 )
 
     def _save(self, checkpoints: Artifact, commit: Callable[..., Manifest], inputs: Mapping[str, str]) -> None:
-        draft = checkpoints.chunk(self.done).draft()
-        with _plain_errors():
-            dcp.save(self._state(), checkpoint_id=str(draft.path("state")), no_dist=True)
-        draft.path("curves.json").write_text(json.dumps(self.curves), "utf-8")
-        commit(draft, kind="checkpoint", config={"step": self.done}, inputs=inputs, rows=0, result={})
+        with checkpoints.chunk(self.done).draft() as draft:
+            with _plain_errors():
+                dcp.save(self._state(), checkpoint_id=str(draft.path("state")), no_dist=True)
+            draft.path("curves.json").write_text(json.dumps(self.curves), "utf-8")
+            commit(draft, kind="checkpoint", config={"step": self.done}, inputs=inputs, rows=0, result={})
         for folder in (checkpoints.folder / "chunks").iterdir():
             if folder.name != f"{self.done:05d}":
                 shutil.rmtree(folder)
 
-    def _resume(self, checkpoints: Artifact) -> None:
-        steps = [int(folder.name) for folder in (checkpoints.folder / "chunks").glob("[0-9]*")]
-        finished = [step for step in sorted(steps) if checkpoints.chunk(step).manifest()]
+    def _resume(self, checkpoints: Artifact, inputs: Mapping[str, str]) -> None:
+        steps = sorted(int(folder.name) for folder in (checkpoints.folder / "chunks").glob("[0-9]*"))
+        finished = [step for step in steps if checkpoints.chunk(step).made_from({"step": step}, inputs)]
         if not finished:
             return
         newest = checkpoints.chunk(finished[-1])
@@ -261,7 +261,7 @@ def _plain_errors() -> Iterator[None]:
         yield
     except CheckpointException as error:
         cause, _ = next(iter(error.failures.values()))
-        raise cause from error
+        raise cause from cause.__cause__ or cause.__context__
 
 
 def merged(policy: nn.Module) -> PreTrainedModel:
@@ -276,7 +276,7 @@ def seed_of(text: str) -> int:
 
 
 def sum_fp32(logprobs: Sequence[float]) -> Tensor:
-    """Sum as `sequence_logprobs` does, so that h is exactly 0 before the first step."""
+    """Sum as `sequence_logprobs` does: on one device, h is then exactly 0 before the first step."""
     return torch.tensor(logprobs, dtype=torch.float32).sum()
 
 
