@@ -63,12 +63,17 @@ class Killer:
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
         if self.folder is None or not (event in WRITES or (event == "open" and _writes(args))):
             return
-        if not any(isinstance(path, str | os.PathLike) and str(path).startswith(self.folder) for path in args[:2]):
+        if not any(isinstance(path, str | os.PathLike) and self._concerns(str(path)) for path in args[:2]):
             return
         self.seen += 1
         self.left -= 1
         if self.left < 0:
             raise Killed
+
+    def _concerns(self, path: str) -> bool:
+        """Paths in the folder; and once dead, the relative ones by which a tree is removed."""
+        assert self.folder is not None
+        return path.startswith(self.folder) or (self.left <= 0 and not path.startswith("/"))
 
 
 def _writes(args: tuple[Any, ...]) -> bool:

@@ -139,6 +139,18 @@ def test_a_workspace_belongs_to_one_run(tmp_path: Path) -> None:
         workspace.adopt("2" * 64)
 
 
+def test_an_error_removes_the_payload_unless_it_is_committed(artifact: Artifact) -> None:
+    with pytest.raises(RuntimeError), artifact.draft() as draft:
+        draft.path("table.txt").write_text("half")
+        raise RuntimeError
+    assert not draft.folder.exists()
+    with pytest.raises(RuntimeError), artifact.draft() as draft:
+        draft.path("table.txt").write_text("whole")
+        draft.commit(manifest(), {})
+        raise RuntimeError
+    assert artifact.path("table.txt").read_text() == "whole"
+
+
 def test_publish_never_replaces(tmp_path: Path) -> None:
     assert publish(tmp_path / "x", "first") is True
     assert publish(tmp_path / "x", "second") is False

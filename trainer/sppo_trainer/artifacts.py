@@ -209,7 +209,8 @@ class Draft:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+        # Once there is a manifest it may name this very folder: an error after the commit must not take the payload.
+        if kind is not None and not (self.artifact.folder / "manifest.json").exists():
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, name: str) -> Path:
