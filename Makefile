@@ -4,6 +4,7 @@ SEED ?= 0
 BIN := .venv/bin
 # One folder holds one run, so another seed has a folder of its own.
 DEMO := .demo$(if $(filter-out 0,$(SEED)),/seed-$(SEED))
+INSTALLER := requirements/install.sh requirements/uv.txt operator/pyproject.toml trainer/pyproject.toml
 
 .PHONY: help demo check test faults lock clean
 
@@ -11,8 +12,8 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: .venv/run.stamp ## align a real 135M chat model in two iterations on this machine (SEED=n chooses the seed)
+	@$(BIN)/python demo/seeded.py manifests/examples/demo.yaml "$(SEED)" $(DEMO)/demo.yaml
 	@$(BIN)/python demo/workspace.py .demo $(DEMO)
-	@$(BIN)/python demo/seeded.py manifests/examples/demo.yaml $(SEED) > $(DEMO)/demo.yaml
 	@$(BIN)/sppo run $(DEMO)/demo.yaml --workspace $(DEMO)
 
 check: .venv/test.stamp ## formatter, linter, types, import rules, fast tests
@@ -34,10 +35,10 @@ lock: .venv/run.stamp ## compile requirements/*.in to hash-pinned requirements/*
 clean: ## remove the virtual environment and the demo's workspace
 	rm -rf .venv .demo
 
-.venv/run.stamp: requirements/run.txt requirements/demo.txt
+.venv/run.stamp: requirements/run.txt requirements/demo.txt $(INSTALLER)
 	PYTHON=$(PYTHON) requirements/install.sh run demo
 	@touch $@
 
-.venv/test.stamp: requirements/test.txt requirements/demo.txt
+.venv/test.stamp: requirements/test.txt requirements/demo.txt $(INSTALLER)
 	PYTHON=$(PYTHON) requirements/install.sh test demo
 	@touch .venv/run.stamp $@

@@ -1,7 +1,8 @@
 """The command `sppo`: run an SPPORun on this machine, check one, write its report.
 
-Exit status: 0 done; 64..78 the user must change something (a stage's own code, if one said so); 1 a stage failed too
-often, or a bug; 130 after Ctrl-C and 143 after SIGTERM, when the same command goes on where it was.
+Exit status: 0 done; 64..78 the user must change something (a stage's own code, if one said so; 64 for wrong usage); 1 a
+stage failed too often, the reader of a pipe went away, or a bug; 129 after SIGHUP, 130 after Ctrl-C and 143 after
+SIGTERM, when the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,18 +21,28 @@ from sppo_operator.report import write_report
 from sppo_operator.results import Results
 from sppo_operator.spec import Run
 from sppo_operator.store import RunFile
+from sppo_operator.streams import make_lasting, silence
 from sppo_operator.validation import admit, parse_manifest
 from sppo_operator.view import LiveView, PlainView, View
 
-STORAGE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
+STORAGE_FAULTS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    make_lasting()
     options = _parser().parse_args(arguments)
     try:
-        sys.exit(options.command(options))
+        status = options.command(options)
+        sys.stdout.flush()
+        sys.exit(status)
     except KeyboardInterrupt:  # before or after the run, which takes the signal itself
         sys.exit(130)
+    except BrokenPipeError:
+        silence()
+        sys.exit(1)
     except UserError as error:
         fault = error
     except OSError as error:
@@ -43,8 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(fault.exit_code)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(UserError.exit_code, f"error: {message}: see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sppo", description="Self-Play Preference Optimization.")
+    parser = _Parser(prog="sppo", description="Self-Play Preference Optimization.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -68,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     view: View = PlainView(sys.stdout) if options.plain or not sys.stdout.isatty() else LiveView()
-    return run_locally(_manifest(options.file), options.folder.absolute(), view)
+    folder = options.folder.absolute()
+    if options.file.resolve() == RunFile(folder).path.resolve():
+        raise UserError(f"{options.file} is where sppo keeps the state of the run: give the manifest another name")
+    return run_locally(_manifest(options.file), folder, view)
 
 
 def _validate(options: argparse.Namespace) -> int:

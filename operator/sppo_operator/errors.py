@@ -3,7 +3,7 @@
 SPPOError
 ├── UserError            64..78 of sysexits.h: the user must change something, so nobody retries
 │   ├── MissingError     66  a file that was named cannot be read
-│   ├── DamagedError     65  DIR/run.yaml is not what this command wrote
+│   ├── DamagedError     65  a file of the workspace is not what this command or a stage wrote
 │   ├── StorageError     74  the workspace cannot take the data (full, read-only)
 │   ├── BusyError        75  another command runs in the same folder
 │   └── InvalidResource  78  the manifest is not one that the API server would accept

@@ -18,9 +18,9 @@ from types import FrameType
 from typing import Any
 
 from sppo_operator.decide import Action, Fail, Finish, Outcome, Plan, Stage, Start, Step, decide
-from sppo_operator.errors import UserError
+from sppo_operator.errors import DamagedError, UserError
 from sppo_operator.facts import Record, timestamp
-from sppo_operator.machine import can_run_two_stages
+from sppo_operator.machine import why_one_stage
 from sppo_operator.process import USER_FAULT, End, StageProcess, stop
 from sppo_operator.render import stage_config
 from sppo_operator.report import write_report
@@ -79,7 +79,7 @@ class LocalRun:
         self.plan = Plan(
             iterations=self.run.iterations,
             retries=self.run.retries,
-            parallel=self.run.parallel_evaluation and can_run_two_stages(),
+            parallel=self.run.parallel_evaluation and not why_one_stage(),
             backoff_seconds=BACKOFF_SECONDS,
         )
         self.results = Results.of(self.run, folder)
@@ -93,12 +93,15 @@ class LocalRun:
         self._file = file
         self._view = view
         self._processes: dict[Step, StageProcess] = {}
+        self._started: dict[Step, float] = {}
         self._ended: dict[Step, float] = {}
         self._written = 0.0
+        self._report_fault = ""
 
     def execute(self) -> int:
         """Run until nothing is left to do; returns the number of the signal that came before, or 0."""
         self.results.logs.mkdir(parents=True, exist_ok=True)
+        self._explain()
         with _signals() as received:
             try:
                 while not received:
@@ -129,17 +132,34 @@ class LocalRun:
         self._view.finish(self.records, self.results, self.report)
         return 0
 
+    def _explain(self) -> None:
+        """Say where this machine departs from what the manifest asks for."""
+        if fields := self.run.cluster_fields():
+            self._view.say(f"Without effect on one machine: {', '.join(fields)}")
+        if self.run.parallel_evaluation and (reason := why_one_stage()):
+            self._view.say(f"One stage at a time: {reason}")
+
     def _observe(self) -> bool:
-        """Read what the processes did; True if an attempt ended."""
+        """Read what the processes did, and stop what is overdue; True if an attempt ended."""
         ended = False
         for step, process in list(self._processes.items()):
-            progress, end = process.progress(), process.poll()
+            progress, end = process.progress(), process.poll() or self._overdue(step, process)
             if progress is not None:
                 self.records[step] = replace(self.records[step], progress=progress)
             if end is not None:
                 self._record_end(step, end)
                 ended = True
         return ended
+
+    def _overdue(self, step: Step, process: StageProcess) -> End | None:
+        limit = self.run.deadline_seconds(step.stage)
+        if time.monotonic() < self._started[step] + limit:
+            return None
+        end = stop({step: process}, GRACE_SECONDS)[step]
+        if end.outcome is not Outcome.SUSPENDED:  # it came to its own end just in time
+            return end
+        message = f"stopped after spec.stages.{step.stage.value}.deadlineSeconds {limit:.0f}: raise it or remove it"
+        return replace(end, outcome=Outcome.FAILED, message=message)
 
     def _decide(self) -> tuple[Action, ...]:
         return decide(self.plan, {step: record.attempts for step, record in self.records.items()})
@@ -165,6 +185,7 @@ class LocalRun:
         job = self.run.job_name(action.step, action.attempt)
         config = stage_config(self.run, action.step, str(self._workspace), workers=1)
         self._processes[action.step] = StageProcess(action.step.stage, config, self.results.logs / f"{job}.log")
+        self._started[action.step] = time.monotonic()
         self.records[action.step] = self.records.get(action.step, Record()).started(_now())
         self._view.started(action.step, action.attempt)
 
@@ -191,14 +212,29 @@ class LocalRun:
         facts = Facts(
             records=self.records,
             failures=self._failures,
-            policies={number: policy for number in trained if (policy := self.results.policy(number))},
+            policies=self._policies(trained),
             report=str(self.report) if trained else "",
             stopped=stopped,
         )
         self._resource["status"] = status_of(self.run, facts, actions, self._resource.get("status", {}), _now())
         if self._file.write(self._resource) and changed:
-            write_report(self.report, self._resource, self.results)
+            self._write_report()
         self._written = time.monotonic()
+
+    def _policies(self, trained: list[int]) -> dict[int, str]:
+        try:
+            return {number: policy for number in trained if (policy := self.results.policy(number))}
+        except DamagedError:  # the next stage, which reads the policy, says so
+            return {}
+
+    def _write_report(self) -> None:
+        """Write the report if it can be written: people can wait for it, and the run must not."""
+        try:
+            write_report(self.report, self._resource, self.results)
+        except (DamagedError, OSError) as error:
+            if str(error) != self._report_fault:
+                self._view.warn(f"warning: {self.report} is out of date: {error}")
+            self._report_fault = str(error)
 
 
 def _picked_up(record: Record) -> Record:

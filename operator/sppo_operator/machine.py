@@ -1,7 +1,8 @@
-"""What this machine can carry."""
+"""What this machine can carry, within the limits of the control group (such as a container's)."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -11,13 +12,25 @@ TWO_STAGES_BYTES = 8 * 2**30
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
+def usable_cores(control_group: Path = CONTROL_GROUP) -> int:
+    """The cores that this process may use: a container's quota of processor time counts as whole cores, rounded up."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (control_group / "cpu.max").read_text("ascii").split()
+    except FileNotFoundError:  # the root group, or no control groups of version 2
+        return cores
+    return cores if quota == "max" else min(cores, math.ceil(int(quota) / int(period)))
 
 
-def can_run_two_stages() -> bool:
-    """Two cores and 8 GiB of free memory; a GPU serves one stage at a time, since a sampling engine fills it."""
-    return usable_cores() >= 2 and available_bytes() >= TWO_STAGES_BYTES and not any(Path("/dev").glob("nvidia[0-9]*"))
+def why_one_stage() -> str:
+    """What stands against two stages at once; empty if nothing does."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return "a GPU serves one stage at a time, since a sampling engine fills it"
+    if usable_cores() < 2:
+        return "there is one core"
+    if (free := available_bytes()) < TWO_STAGES_BYTES:
+        return f"{free / 2**30:.1f} GiB of memory are free, less than {TWO_STAGES_BYTES // 2**30}"
+    return ""
 
 
 def available_bytes(control_group: Path = CONTROL_GROUP) -> float:
@@ -31,6 +44,9 @@ def _control_group_bytes(folder: Path) -> float:
     try:
         limit = (folder / "memory.max").read_text("ascii").strip()
         used = int((folder / "memory.current").read_text("ascii"))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
     except FileNotFoundError:  # the root group, or no control groups of version 2
-        return float("inf")
-    return float("inf") if limit == "max" else int(limit) - used
+        return math.inf
+    # Files that were read once count as used, and are dropped as soon as somebody needs the memory.
+    droppable = int(statistics.get("inactive_file", 0))
+    return math.inf if limit == "max" else int(limit) - used + droppable

@@ -71,7 +71,9 @@ class StageProcess:
         return next(filter(None, map(progress_of, reversed(lines))), None)
 
     def terminate(self) -> None:
-        self._popen.send_signal(signal.SIGTERM)
+        # Not Popen.send_signal, which reaps a stage that has ended; until `poll` does, the zombie keeps the number.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._popen.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         self._signal_group(signal.SIGKILL)

@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 from sppo_operator.decide import Stage, Step
+from sppo_operator.errors import UserError
 from sppo_operator.spec import Run, section
 
 CONTRACT_VERSION = 1
+CONFIG_BYTES = 96 * 1024
+"""Linux refuses a program whose environment has a variable of more than 128 KiB."""
 
 SECTIONS = {
     Stage.PREPARE: ("iterations", "model", "prompts", "generation", "preference", "evaluation"),
@@ -20,7 +23,10 @@ SECTIONS = {
 
 
 def stage_config(run: Run, step: Step, workspace: str, *, workers: int) -> str:
-    """The JSON document of one step; `workspace` is the folder that the stage sees, as an absolute path."""
+    """The JSON document of one step; `workspace` is the folder that the stage sees, as an absolute path.
+
+    Raises UserError if it is larger than CONFIG_BYTES.
+    """
     config: dict[str, Any] = {
         "contract": CONTRACT_VERSION,
         "stage": step.stage.value,
@@ -33,7 +39,13 @@ def stage_config(run: Run, step: Step, workspace: str, *, workers: int) -> str:
     config |= {name: section(run.spec, name) for name in SECTIONS[step.stage]}
     if "evaluation" in config:
         del config["evaluation"]["parallel"]  # only `decide` needs it
-    return json.dumps(config, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(config, ensure_ascii=False, sort_keys=True)
+    if (size := len(text.encode())) > CONFIG_BYTES:
+        raise UserError(
+            f"the configuration of {step} has {size} bytes, more than {CONFIG_BYTES}: shorten spec.model.systemPrompt, "
+            "a judge's rubric, or the patterns and keys of verifier rules"
+        )
+    return text
 
 
 def escape_for_kubelet(value: str) -> str:

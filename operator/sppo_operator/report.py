@@ -43,10 +43,7 @@ def report(resource: Mapping[str, Any], results: Results) -> str:
         _section("Lengths", _lengths_chart(records, numbers)),
         _section("Seconds per stage", _seconds_table(records, numbers)),
         _section("Answers before and after", _samples(records, results)),
-        _section(
-            "Configuration",
-            f"<pre>{escape(yaml.safe_dump(dict(resource['spec']), sort_keys=False, allow_unicode=True))}</pre>",
-        ),
+        _section("Configuration", _configuration(resource)),
         _section("Digests and versions", _digests_table(records), _versions(resource, results)),
     ]
     return (

@@ -54,6 +54,18 @@ class Run:
     def workers(self, stage: Stage) -> int:
         return int(self.spec.get("stages", {}).get(stage.value, {}).get("workers", 1))
 
+    def deadline_seconds(self, stage: Stage) -> float:
+        """How long an attempt may run."""
+        return float(self.spec["stages"][stage.value].get("deadlineSeconds", "inf"))
+
+    def cluster_fields(self) -> list[str]:
+        """The fields that were set and say something to a cluster only."""
+        fields = [f"spec.{name}" for name in ("image", "queue") if name in self.spec]
+        fields += ["spec.workspace.uri"] if "uri" in self.spec["workspace"] else []
+        for stage, settings in self.spec["stages"].items():
+            fields += [f"spec.stages.{stage}.{name}" for name, value in settings.items() if _is_for_pods(name, value)]
+        return fields
+
     def job_name(self, step: Step, attempt: int) -> str:
         """The address of an attempt: a Job of this name exists once in the life of a run."""
         return f"{self.name}-i{step.iteration}-{step.stage.value}-a{attempt}"
@@ -67,6 +79,10 @@ class Run:
         immutable["evaluation"]["against"].sort()  # a set
         text = json.dumps(immutable, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_for_pods(name: str, value: Any) -> bool:
+    return name == "template" or (name in ("workers", "processesPerWorker") and value > 1)
 
 
 def section(spec: Mapping[str, Any], name: str) -> Any:

@@ -23,6 +23,10 @@ DETAILED_ITERATIONS = 4
 MESSAGE_CHARACTERS = 512
 METRICS, METRIC_CHARACTERS = 32, 64
 FIGURES, FIGURE_CHARACTERS = 8, 32
+# Its bounds on what users and file systems choose.
+RETRY_CHARACTERS = 256
+POLICY_CHARACTERS = 400
+REPORT_CHARACTERS = 4096
 WIN_RATES = {
     "base": "winRateBase",
     "previous": "winRatePrevious",
@@ -67,10 +71,10 @@ def status_of(run: Run, facts: Facts, actions: tuple[Action, ...], old: Mapping[
         "failures": dict(facts.failures),
         "contractVersion": CONTRACT_VERSION,
         "digest": run.digest(),
-        "observedRetry": run.retry,
+        "observedRetry": run.retry[:RETRY_CHARACTERS],
         "startTime": old.get("startTime", now),
         "finishTime": old.get("finishTime", now) if isinstance(actions[-1], Finish | Fail) else None,
-        "report": facts.report,
+        "report": _if_short(facts.report, REPORT_CHARACTERS),
     }
     return _compact(status)
 
@@ -98,7 +102,7 @@ def _iteration(run: Run, number: int, facts: Facts, actions: tuple[Action, ...],
     rates = {key: win_rate(facts.records, number, metric) for key, metric in WIN_RATES.items()}
     shown: dict[str, Any] = {
         "number": number,
-        "policy": facts.policies.get(number),
+        "policy": _if_short(facts.policies.get(number, ""), POLICY_CHARACTERS),
         "winRate": {
             key: {"mean": decimal(rate.value), "low": decimal(rate.low), "high": decimal(rate.high)}
             for key, rate in rates.items()
@@ -204,6 +208,11 @@ def _finished_long_ago(number: int, iteration: Mapping[str, Any]) -> dict[Step, 
     records = {Step(number, stage): Record(attempts=done) for stage in (Stage.GENERATE, Stage.SCORE, Stage.TRAIN)}
     # Without a win rate its evaluation is still to come: evaluations may lag behind.
     return records | ({Step(number, Stage.EVALUATE): Record(attempts=done, metrics=metrics)} if metrics else {})
+
+
+def _if_short(path: str, characters: int) -> str | None:
+    """A path that the CRD has room for: one that was cut would name another place."""
+    return path if len(path) <= characters else None
 
 
 def _compact(data: dict[str, Any]) -> dict[str, Any]:

@@ -16,11 +16,15 @@ from typing import Any
 
 import yaml
 
-from sppo_operator.errors import BusyError, DamagedError, StorageError
+from sppo_operator.errors import BusyError, DamagedError, MissingError, StorageError
+from sppo_operator.metadata import misfit
 from sppo_operator.schema import schema_causes, spporun_schema
+from sppo_operator.status import records_of
 
 RUN_FILE = "run.yaml"
 LOCK_FILE = ".sppo.lock"
+KEPT_METADATA = {"name", "namespace", "generation", "creationTimestamp"}
+"""What every file that `sppo run` wrote has, and few manifests that a user put in its place."""
 
 
 class RunFile:
@@ -31,16 +35,23 @@ class RunFile:
         self._text = ""
 
     def read(self) -> dict[str, Any] | None:
-        """The recorded resource, or None in a new folder; raises DamagedError if it is no SPPORun."""
+        """The recorded resource, or None in a new folder.
+
+        Raises DamagedError if the file is not what `write` left, MissingError if it cannot be read.
+        """
         try:
             self._text = self.path.read_text("utf-8")
-            resource = yaml.load(self._text, Loader=_LOADER)  # noqa: S506 - a safe loader, from C or not
+            resource: dict[str, Any] = yaml.load(self._text, Loader=_LOADER)  # noqa: S506 - safe, from C or not
+            if not _is_whole(resource):
+                raise _damaged(self.path)
         except FileNotFoundError:
             return None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise MissingError(
+                f"{self.path} cannot be read ({error.strerror}): mend that, or name another folder"
+            ) from error
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(self.path) from error
-        if not isinstance(resource, dict) or any(schema_causes(resource, spporun_schema())):
-            raise _damaged(self.path)
         return resource
 
     def write(self, resource: Mapping[str, Any]) -> bool:
@@ -76,13 +87,23 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _is_whole(resource: Any) -> bool:
+    """Whether it is a run as recorded; raises ValueError, KeyError or TypeError where the schema does not look."""
+    if not isinstance(resource, dict) or any(schema_causes(resource, spporun_schema())):
+        return False
+    for record in records_of(resource).values():
+        record.seconds  # noqa: B018 - reads its times
+    metadata = resource["metadata"]
+    return misfit(metadata) is None and KEPT_METADATA.issubset(metadata) and isinstance(metadata["generation"], int)
+
+
 def _damaged(path: Path) -> DamagedError:
     return DamagedError(f"{path} is damaged: restore it, or remove it to start over from the finished pieces beside it")
 
 
 def replace_file(path: Path, text: str) -> None:
     """Write beside, sync, rename: a reader or a crash sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}.new")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")  # `sppo report` may write beside a run
     with beside.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +24,10 @@ HEADLINES = {
 }
 """The metrics worth a line, by stage, with the words for them."""
 LIVE_ITERATIONS = 3
+RESULTS = ("win rate vs base", "pass rate", "tokens", "KL", "loss/η²")
 TIMED = (Stage.GENERATE, Stage.SCORE, Stage.TRAIN, Stage.EVALUATE)
+WIDE_COLUMNS = 116
+"""From this width on results and times fit into one table with every figure whole."""
 
 
 def headline(step: Step, record: Record) -> str:
@@ -49,27 +52,45 @@ def stages(records: Records, paces: Mapping[Step, str]) -> Table:
         if step.iteration <= newest - LIVE_ITERATIONS:
             continue
         mark = MARKS.get(record.attempts.last or Outcome.VANISHED, "·")
-        table.add_row(mark, str(step), _bar(record), _time(record), paces.get(step) or _outcome(step, record))
+        figures = printable(paces.get(step) or _outcome(step, record))
+        table.add_row(mark, str(step), _bar(record), _time(record), figures)
     return table
 
 
-def iterations(records: Records) -> Table:
-    """One row per iteration: what the policy became, and what it cost."""
-    table = Table(title="Held-out results, and seconds per stage", title_justify="left", title_style="bold")
-    for title in ("iteration", "win rate vs base", "pass rate", "tokens", "KL", "loss/η²", *TIMED):
-        table.add_column(title, justify="right")
-    for number in sorted({step.iteration for step in records}):
-        evaluated = records.get(Step(number, Stage.EVALUATE), Record())
-        trained = records.get(Step(number, Stage.TRAIN), Record())
-        table.add_row(
-            "base" if number == 0 else str(number),
-            str(win_rate(records, number) or ""),
-            figure(evaluated.number("passRate")),
-            figure(evaluated.number("meanTokens")),
-            figure(evaluated.number("klPerResponse")),
-            figure(trained.number("lossOverEta2")),
-            *(seconds(records.get(Step(number, stage))) for stage in TIMED),
-        )
+def iterations(records: Records, columns: int) -> Group:
+    """One row per iteration: what the policy became, and what it cost; on a narrow terminal in two tables."""
+    numbers = sorted({step.iteration for step in records})
+    names = ["base" if number == 0 else str(number) for number in numbers]
+    results = [_results(records, number) for number in numbers]
+    times = [tuple(seconds(records.get(Step(number, stage))) for stage in TIMED) for number in numbers]
+    if columns >= WIDE_COLUMNS:
+        titles = ("iteration", *RESULTS, *TIMED)
+        rows = [(name, *figures, *spent) for name, figures, spent in zip(names, results, times, strict=True)]
+        return Group(_figures("Held-out results, and seconds per stage", titles, rows))
+    return Group(
+        _figures("Held-out results", ("iteration", *RESULTS), [(n, *f) for n, f in zip(names, results, strict=True)]),
+        _figures("Seconds per stage", ("iteration", *TIMED), [(n, *t) for n, t in zip(names, times, strict=True)]),
+    )
+
+
+def _results(records: Records, number: int) -> tuple[str, ...]:
+    evaluated = records.get(Step(number, Stage.EVALUATE), Record())
+    trained = records.get(Step(number, Stage.TRAIN), Record())
+    return (
+        str(win_rate(records, number) or ""),
+        figure(evaluated.number("passRate")),
+        figure(evaluated.number("meanTokens")),
+        figure(evaluated.number("klPerResponse")),
+        figure(trained.number("lossOverEta2")),
+    )
+
+
+def _figures(title: str, titles: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in titles:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -90,7 +111,7 @@ def samples(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def printable(text: str) -> Text:
-    """What a model wrote, without the characters that would command the terminal."""
+    """What a model or a library wrote: no markup, and no characters that would command the terminal."""
     return Text("".join(character if character.isprintable() or character == "\n" else "�" for character in text))
 
 

@@ -6,6 +6,7 @@ reads as `kubectl apply` prints it. Ratcheting is left out: it only matters for 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -57,11 +58,18 @@ def parse_manifest(text: str) -> dict[str, Any]:
     """The one SPPORun that a YAML text holds, read as kubectl reads it; raises InvalidResource."""
     try:
         documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
+        json.dumps(documents)  # as kubectl does: dates, bytes and anchors within themselves have no place in JSON
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InvalidResource(f"the manifest is not YAML: line {line}: {error.problem}: correct that line") from error
     except yaml.YAMLError as error:
         raise InvalidResource(f"the manifest is not YAML: {error}: save it as UTF-8 text") from error
+    except RecursionError as error:
+        raise InvalidResource("the manifest is nested too deeply: remove brackets or anchors") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidResource(
+            f"the manifest has a value that is no JSON ({error}): remove its tag or anchor"
+        ) from error
     if len(documents) != 1:
         raise InvalidResource(f"the manifest holds {len(documents)} documents: give exactly one {KIND}")
     manifest = documents[0]

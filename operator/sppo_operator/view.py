@@ -12,13 +12,13 @@ from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 
 from sppo_operator.decide import Outcome, Step
+from sppo_operator.errors import DamagedError
 from sppo_operator.facts import Record, Records, best_iteration
 from sppo_operator.results import Results
 from sppo_operator.summary import duration, running_steps
-from sppo_operator.tables import headline, iterations, samples, share_done, stages
+from sppo_operator.tables import headline, iterations, printable, samples, share_done, stages
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0
@@ -41,7 +41,7 @@ class View(ABC):
         """Show how far the running stages are."""
 
     def say(self, text: str) -> None:
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        self.console.print(printable(text), soft_wrap=True)
 
     def started(self, step: Step, attempt: int) -> None:
         self.say(f"{_clock()} {step}: started" + (f", attempt {attempt}" if attempt > 1 else ""))
@@ -54,13 +54,17 @@ class View(ABC):
         self.say(f"{_clock()} {step}: {text}")
 
     def warn(self, message: str) -> None:
-        print(message, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
 
     def finish(self, records: Records, results: Results, report: Path) -> None:
         """The table of the iterations, answers before and after, and where the report is."""
-        self.console.print(iterations(records))
+        self.console.print(iterations(records, self.console.width))
         best = best_iteration(records)
-        chosen = results.samples(best)[:SHOWN_SAMPLES] if best is not None else []
+        try:
+            chosen = results.samples(best)[:SHOWN_SAMPLES] if best is not None else []
+        except DamagedError as error:
+            self.warn(f"warning: {error}")
+            chosen = []
         if chosen:
             self.console.print(samples(chosen))
         self.say(f"Report: {report}")

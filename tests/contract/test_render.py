@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sppo_operator.decide import Stage, Step
+from sppo_operator.errors import UserError
 from sppo_operator.render import escape_for_kubelet, stage_config
 from sppo_operator.spec import Run
 from sppo_operator.validation import admit, parse_manifest
@@ -109,6 +110,15 @@ def test_special_characters_survive_the_kubelet(text: str) -> None:
 @pytest.mark.parametrize("text", ["$(HOME)", "$$"])
 def test_without_the_escape_the_kubelet_would_change_them(text: str) -> None:
     assert kubelet(text, {"HOME": "/root"}) != text
+
+
+def test_a_configuration_that_no_environment_holds_is_refused() -> None:
+    resource = example(EXAMPLES[0])
+    keys = [f"{number:0128}" for number in range(64)]
+    rules = [{"kind": "JSON", "keys": keys, "weight": "1", "tolerance": "0", "unit": "Words"}] * 32
+    resource["spec"]["preference"] = {"kind": "Verifier", "verifier": {"rules": rules}}
+    with pytest.raises(UserError, match=r"configuration of prepare has \d{6} bytes, more than 98304: shorten"):
+        stage_config(Run.of(admit(resource)), Step(0, Stage.PREPARE), "/workspace", workers=1)
 
 
 def test_secrets_and_the_operators_own_fields_stay_with_the_operator() -> None:

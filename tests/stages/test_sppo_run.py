@@ -7,6 +7,7 @@ import re
 
 import pytest
 from bench import DEADLINE_SECONDS, STEPS_OF_ONE_ITERATION, Bench
+from sppo_operator.machine import usable_cores
 
 
 def test_a_run_from_beginning_to_end(bench: Bench) -> None:
@@ -35,8 +36,7 @@ def test_a_run_from_beginning_to_end(bench: Bench) -> None:
 def test_what_a_stage_finds_in_its_environment(bench: Bench) -> None:
     bench.run()
     starts = {step: start for step, (start,) in bench.starts().items()}
-    cores = str(len(os.sched_getaffinity(0)))
-    assert {start["OMP_NUM_THREADS"] for start in starts.values()} == {cores}
+    assert {start["OMP_NUM_THREADS"] for start in starts.values()} == {str(usable_cores())}
     assert {start["OMP_WAIT_POLICY"] for start in starts.values()} == {"passive"}
     assert [step for step, start in starts.items() if start["HF_HUB_OFFLINE"] is None] == ["prepare"]
     assert all(start["session"] == start["pid"] for start in starts.values())
@@ -70,6 +70,40 @@ def test_a_failure_is_retried(bench: Bench, fault: str, said: str) -> None:
     assert bench.stages()["score 1"]["attempts"][0]["message"].startswith(said)
     assert bench.stages()["score 1"]["job"] == "demo-i1-score-a2"
     assert bench.resource()["status"]["failures"]["application"] == 1
+
+
+def test_an_attempt_beyond_its_deadline_is_stopped_and_retried(bench: Bench) -> None:
+    bench.manifest["spec"]["stages"] = {"score": {"deadlineSeconds": 1}}
+    bench.faults(score_1=["hang"])
+    assert bench.run().returncode == 0
+    assert bench.outcomes("score 1") == ["Application", "Succeeded"]
+    assert bench.stages()["score 1"]["attempts"][0]["message"] == (
+        "stopped after spec.stages.score.deadlineSeconds 1: raise it or remove it"
+    )
+    assert bench.stages()["score 1"]["charged"] == 1
+
+
+def test_what_has_no_effect_here_is_said_once(bench: Bench) -> None:
+    bench.manifest["spec"] |= {"image": "trainer:2", "stages": {"train": {"processesPerWorker": 8}}}
+    done = bench.run()
+    assert done.returncode == 0
+    line = "Without effect on one machine: spec.image, spec.stages.train.processesPerWorker\n"
+    assert done.stdout.count(line) == 1
+
+
+@pytest.mark.parametrize("name", ["curves.json", "manifest.json"])
+def test_a_damaged_artifact_stops_the_report_and_not_the_run(bench: Bench, name: str) -> None:
+    bench.run()
+    (damaged,) = (bench.workspace / "lab/demo/i1/train").rglob(name)
+    damaged.write_text('{"step": [1,')
+    bench.manifest["spec"]["iterations"] = 2
+    done = bench.run()
+    assert done.returncode == 0
+    warning = f"warning: {bench.workspace}/report.html is out of date: {damaged} is damaged (no whole JSON): restore it"
+    assert done.stderr.count(warning) == 1
+    refused = bench.run("report", str(bench.workspace))
+    assert refused.returncode == 65
+    assert refused.stderr.startswith(f"error: {damaged} is damaged")
 
 
 def test_after_the_last_retry_the_run_fails_and_the_same_command_tries_again(bench: Bench) -> None:
@@ -154,23 +188,6 @@ def test_a_folder_holds_one_run(bench: Bench) -> None:
     refused = bench.run()
     assert refused.returncode == 64
     assert "is the run lab/demo, not lab/other: use another --workspace" in refused.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["run", "missing.yaml", "--workspace", "w"], 66, "error: missing.yaml cannot be read (No such file or"),
-        (["validate", "missing.yaml"], 66, "error: missing.yaml cannot be read (No such file or directory)"),
-        (["report", "nowhere"], 66, "holds no run.yaml: give the --workspace of a run"),
-        (["run", "{file}", "--workspace", "{file}/w"], 74, "/w cannot be used (Not a directory): name a folder"),
-    ],
-    ids=["run", "validate", "report", "workspace"],
-)
-def test_what_is_not_there_is_named(bench: Bench, arguments: list[str], code: int, said: str) -> None:
-    refused = bench.run(*(argument.format(file=bench.file) for argument in arguments))
-    assert refused.returncode == code
-    assert said in refused.stderr
-    assert refused.stderr.count("\n") == 1
 
 
 def test_validate(bench: Bench) -> None:

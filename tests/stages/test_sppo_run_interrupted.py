@@ -31,6 +31,35 @@ def test_a_stopped_command_goes_on_where_it_was(bench: Bench, number: signal.Sig
     assert bench.start_counts() == dict.fromkeys(STEPS_OF_ONE_ITERATION, 1) | {"train 1": 2}
 
 
+def test_command_and_stage_are_stopped_at_once(bench: Bench) -> None:
+    command = bench.start_and_hang("train 1")
+    command.send_signal(signal.SIGSTOP)  # it sees both signals after both took effect
+    for stage in bench.living():
+        os.kill(stage, signal.SIGTERM)
+    wait_until(lambda: bench.living() == [])
+    command.send_signal(signal.SIGTERM)
+    command.send_signal(signal.SIGCONT)
+    _, error = command.communicate(timeout=DEADLINE_SECONDS)
+    assert (command.returncode, error) == (143, "")
+    assert bench.condition("Progressing")[:2] == ("False", "Stopped")
+    assert bench.run().returncode == 0
+
+
+def test_a_terminal_that_goes_away_stops_the_run_in_order(bench: Bench) -> None:
+    terminal, end = os.openpty()
+    bench.faults(train_1=["hang"])
+    command = bench.start(stdout=end)
+    os.close(end)
+    while not (bench.notes / "train 1.hangs").exists():
+        assert os.read(terminal, 65536)  # it draws several times a second
+    os.close(terminal)  # from here on every write fails with EIO
+    command.send_signal(signal.SIGHUP)
+    _, error = command.communicate(timeout=DEADLINE_SECONDS)
+    assert (command.returncode, error) == (129, "")
+    assert (bench.living(), bench.outcomes("train 1")) == ([], ["Suspended"])
+    assert bench.condition("Progressing")[:2] == ("False", "Stopped")
+
+
 @pytest.mark.parametrize("step", STEPS_OF_ONE_ITERATION)
 def test_a_killed_command_leaves_nothing_running_and_goes_on(
     bench: Bench, step: str, undisturbed: dict[str, str]
@@ -89,11 +118,12 @@ def test_without_run_yaml_the_finished_pieces_are_found_again(bench: Bench) -> N
 
 
 def test_a_full_disk_is_named_and_stops_the_stages(bench: Bench) -> None:
-    bench.workspace.mkdir()
-    (bench.workspace / ".run.yaml.new").symlink_to("/dev/full")
-    refused = bench.run()
-    assert refused.returncode == 74
-    assert "cannot be written (No space left on device): free space or mend it" in refused.stderr
+    command = bench.start_and_hang("prepare")
+    (bench.workspace / f".run.yaml.{command.pid}.new").symlink_to("/dev/full")
+    os.kill(bench.living()[0], signal.SIGTERM)
+    _, error = command.communicate(timeout=DEADLINE_SECONDS)
+    assert command.returncode == 74
+    assert "cannot be written (No space left on device): free space or mend it" in error
     assert bench.living() == []
 
 

@@ -72,6 +72,21 @@ def test_what_makes_another_run(change: Callable[[dict[str, Any]], object]) -> N
     assert digest(change) != digest()
 
 
+def test_what_only_a_cluster_heeds_is_named() -> None:
+    assert Run.of(admit(MANIFEST)).cluster_fields() == []
+    manifest = copy.deepcopy(MANIFEST)
+    stages = {"prepare": {"template": {}}, "score": {"workers": 2}, "train": {"workers": 1, "processesPerWorker": 8}}
+    manifest["spec"] |= {"image": "i", "queue": {"name": "q"}, "workspace": {"uri": "s3://b"}, "stages": stages}
+    assert sorted(Run.of(admit(manifest)).cluster_fields()) == [
+        "spec.image",
+        "spec.queue",
+        "spec.stages.prepare.template",
+        "spec.stages.score.workers",
+        "spec.stages.train.processesPerWorker",
+        "spec.workspace.uri",
+    ]
+
+
 def test_names_are_addresses() -> None:
     run = Run.of(admit(MANIFEST))
     assert run.job_name(Step(2, Stage.TRAIN), 3) == "demo-i2-train-a3"

@@ -181,6 +181,19 @@ def test_the_longest_run_fits_and_no_step_is_forgotten() -> None:
     assert [win_rate(back, number) for number in range(101)] == [win_rate(records, number) for number in range(101)]
 
 
+def test_what_the_crd_has_no_room_for_is_left_out() -> None:
+    long = replace(RUN, retry="r" * 300)
+    facts = Facts(records={TRAIN: trained(1.0, -1.0)}, policies={1: "/" + "p" * 400}, report="/" + "r" * 4096)
+    status = status_of(long, facts, (Finish(),), {}, NOW)
+    assert [str(cause) for cause in schema_causes(MANIFEST | {"status": status}, spporun_schema())] == []
+    assert status["observedRetry"] == "r" * 256
+    assert "policy" not in status["iterations"][1]
+    assert "report" not in status
+    fits = replace(facts, policies={1: "/" + "p" * 399}, report="/" + "r" * 4095)
+    status = status_of(long, fits, (Finish(),), {}, NOW)
+    assert (status["iterations"][1]["policy"], status["report"]) == (fits.policies[1], fits.report)
+
+
 def test_an_old_iteration_whose_evaluation_is_to_come_stays_so() -> None:
     records = {step: record(Outcome.SUCCEEDED) for step in schedule(20) if step.stage is not Stage.EVALUATE}
     records[BASE] = record(Outcome.RUNNING)

@@ -10,14 +10,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from sppo_operator.errors import BusyError, DamagedError
+from sppo_operator.errors import BusyError, DamagedError, MissingError
 from sppo_operator.store import RunFile, locked
 from sppo_operator.validation import parse_manifest
 
+TIME = "2026-01-31T12:00:00Z"
 RESOURCE: dict[str, Any] = {
     "apiVersion": "sppo.dev/v1alpha1",
     "kind": "SPPORun",
-    "metadata": {"name": "demo"},
+    "metadata": {"name": "demo", "namespace": "lab", "generation": 1, "creationTimestamp": TIME},
     "spec": {
         "model": {"source": "models/base"},
         "prompts": {"source": "prompts.jsonl", "perIteration": 10, "heldOut": 8},
@@ -59,11 +60,45 @@ def test_equal_parts_are_written_out(tmp_path: Path) -> None:
     assert "&" not in (tmp_path / "run.yaml").read_text()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "kind: [", yaml.safe_dump({**RESOURCE, "status": {"iterations": [{"number": "one"}]}})],
-    ids=["empty", "list", "torn", "bad status"],
-)
+def with_stage(**stage: Any) -> str:
+    stages = [{"stage": "prepare", "state": "Running", "startTime": TIME} | stage]
+    return yaml.safe_dump({**RESOURCE, "status": {"iterations": [{"number": 0, "stages": stages}]}})
+
+
+DAMAGED = {
+    "empty": "",
+    "list": "[]",
+    "torn": "kind: [",
+    "nested without end": "[" * 5000,
+    "status that the schema refuses": yaml.safe_dump({**RESOURCE, "status": {"iterations": [{"number": "one"}]}}),
+    "win rate without its mean": yaml.safe_dump(
+        {**RESOURCE, "status": {"iterations": [{"number": 0, "winRate": {"base": {"low": "0.4"}}}]}}
+    ),
+    "attempt without its outcome": with_stage(attempts=[{"number": 1, "startTime": TIME}]),
+    "attempt without its start": with_stage(attempts=[{"number": 1, "outcome": "Running"}]),
+    "time that is none": with_stage(
+        attempts=[{"number": 1, "outcome": "Suspended", "startTime": "noon", "finishTime": TIME}]
+    ),
+    "unquoted date out of range": "status: {startTime: 2026-13-45}",
+    "somebody's manifest": yaml.safe_dump({**RESOURCE, "metadata": {"name": "demo"}}),
+    "generation in words": yaml.safe_dump({**RESOURCE, "metadata": RESOURCE["metadata"] | {"generation": "first"}}),
+    "annotations as a list": yaml.safe_dump({**RESOURCE, "metadata": RESOURCE["metadata"] | {"annotations": ["a"]}}),
+}
+
+
+def test_a_stage_under_way_is_no_damage(tmp_path: Path) -> None:
+    text = with_stage(attempts=[{"number": 1, "outcome": "Running", "startTime": TIME}])
+    (tmp_path / "run.yaml").write_text(text)
+    assert RunFile(tmp_path).read() == yaml.safe_load(text)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").mkdir()
+    with pytest.raises(MissingError, match=r"run\.yaml cannot be read \(Is a directory\): mend that"):
+        RunFile(tmp_path).read()
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(DamagedError, match=r"run\.yaml is damaged: restore it, or remove it"):

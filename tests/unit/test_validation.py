@@ -149,6 +149,22 @@ def test_a_scalar_means_what_it_means_to_kubectl(scalar: str, value: Any) -> Non
     assert (manifest["spec"], type(manifest["spec"])) == (expected, type(expected))
 
 
+NO_JSON = {
+    "deep": ("[" * 3000, "the manifest is nested too deeply: remove brackets or anchors"),
+    "number in words": ("spec: !!int x", "the manifest has a value that is no JSON .*: remove its tag or anchor"),
+    "truth in words": ("spec: !!bool x", "the manifest has a value that is no JSON"),
+    "bytes": ("spec: !!binary aGk=", "the manifest has a value that is no JSON .*bytes"),
+    "date": ("spec: !!timestamp 2026-01-31", "the manifest has a value that is no JSON .*date"),
+    "anchor within itself": ("spec: &a {model: [*a]}", "the manifest has a value that is no JSON .Circular"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), NO_JSON.values(), ids=NO_JSON)
+def test_yaml_that_is_no_json_is_refused(text: str, said: str) -> None:
+    with pytest.raises(InvalidResource, match=said):
+        parse_manifest(text)
+
+
 def unbounded(node: Schema) -> bool:
     """Whether a value of the schema could be of any size."""
     match node["type"]:

@@ -1,0 +1,92 @@
+"""What the stages left is checked before anybody relies on its shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sppo_operator.errors import DamagedError
+from sppo_operator.results import Results
+
+SAMPLE = {"prompt": "p", "before": "b", "after": "a", "scoreBefore": 0.5, "scoreAfter": None}
+TRAIN, EVALUATE = "i1/train", "i1/evaluate"
+
+
+def publish(folder: Path, stage: str, name: str, text: str) -> None:
+    attempt = folder / stage / "a-1"
+    attempt.mkdir(parents=True, exist_ok=True)
+    (attempt / name).write_text(text)
+    (folder / stage / "manifest.json").write_text(json.dumps({"files": [{"name": name, "path": f"a-1/{name}"}]}))
+
+
+def test_what_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    assert (results.curves(1), results.samples(1), results.policy(1), results.versions()) == ({}, [], None, {})
+
+
+def test_what_is_whole_comes_back(tmp_path: Path) -> None:
+    publish(tmp_path, TRAIN, "curves.json", '{"loss": [1, null, NaN, 0.5]}')
+    publish(tmp_path, EVALUATE, "samples.json", json.dumps([SAMPLE]))
+    publish(tmp_path, "prepare", "provenance.json", '{"host": "h"}')
+    results = Results(tmp_path)
+    assert results.curves(1) == {"loss": [1, None, None, 0.5]}, "what is not finite leaves a gap"
+    assert results.samples(1) == [SAMPLE]
+    assert results.versions() == {"host": "h"}
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def curves(text: str) -> Callable[[Path], None]:
+    return lambda folder: publish(folder, TRAIN, "curves.json", text)
+
+
+def samples(data: Any) -> Callable[[Path], None]:
+    return lambda folder: publish(folder, EVALUATE, "samples.json", json.dumps(data))
+
+
+def manifest(text: str) -> Callable[[Path], None]:
+    return lambda folder: publish(folder, TRAIN, "curves.json", "{}") or write(folder / TRAIN / "manifest.json", text)
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "torn curves": (curves('{"step": [1, 2'), "curves", "curves.json is damaged"),
+    "curve that is a number": (curves('{"step": 3}'), "curves", "curves.json is damaged"),
+    "curve of words": (curves('{"step": ["one"]}'), "curves", "curves.json is damaged"),
+    "infinite curve": (curves('{"step": [1e999]}'), "curves", "curves.json is damaged"),
+    "curves in a list": (curves("[]"), "curves", "curves.json is damaged"),
+    "torn manifest": (manifest('{"files'), "policy", "manifest.json is damaged"),
+    "manifest without files": (manifest("{}"), "curves", "manifest.json is damaged"),
+    "manifest that is a list": (manifest("[]"), "policy", "manifest.json is damaged"),
+    "manifest of bad files": (manifest('{"files": [1]}'), "curves", "manifest.json is damaged"),
+    "missing payload": (
+        manifest('{"files": [{"name": "curves.json", "path": "a-2/curves.json"}]}'),
+        "curves",
+        r"curves.json is damaged \(No such file or directory\)",
+    ),
+    "samples in an object": (samples({}), "samples", "samples.json is damaged"),
+    "sample without an answer": (samples([{"prompt": "p", "before": "b"}]), "samples", "samples.json is damaged"),
+    "score in words": (samples([SAMPLE | {"scoreAfter": "good"}]), "samples", "samples.json is damaged"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reader", "said"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], reader: str, said: str) -> None:
+    damage(tmp_path)
+    with pytest.raises(DamagedError, match=rf"{said}.*: restore it, or remove the folder of its stage"):
+        getattr(Results(tmp_path), reader)(1)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"], ids=["torn", "list"])
+def test_damaged_versions_are_named(tmp_path: Path, text: str) -> None:
+    publish(tmp_path, "prepare", "provenance.json", text)
+    with pytest.raises(DamagedError, match=r"provenance\.json is damaged"):
+        Results(tmp_path).versions()
