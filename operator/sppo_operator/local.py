@@ -85,7 +85,7 @@ class LocalRun:
         self.results = Results.of(self.run, folder)
         self.report = folder / REPORT_FILE
         recorded = records_of(resource)
-        self.records = {step: _picked_up(record) for step, record in recorded.items()}
+        self.records = {step: _picked_up(record, self.results.finished(step)) for step, record in recorded.items()}
         self._failures: Counter[str] = Counter(resource.get("status", {}).get("failures", {}))
         self._failures["disruption"] += sum(tried.attempts.last is Outcome.RUNNING for tried in recorded.values())
         self._resource = dict(resource)
@@ -237,10 +237,15 @@ class LocalRun:
             self._report_fault = str(error)
 
 
-def _picked_up(record: Record) -> Record:
-    """A step as a new command finds it: what ran is dead, and starting the command again renews the retries."""
+def _picked_up(record: Record, finished: bool) -> Record:
+    """A step as a new command finds it: what ran is dead, and starting the command again renews the retries.
+
+    A step whose artifact was removed is done again: that is the remedy for a damaged one.
+    """
     if record.attempts.last is Outcome.RUNNING:
         record = record.ended(Outcome.VANISHED, _now(), message="the command was killed while it ran")
+    elif record.attempts.last is Outcome.SUCCEEDED and not finished:
+        record = replace(record, attempts=record.attempts.ended(Outcome.VANISHED))
     return replace(record, attempts=record.attempts.renewed())
 
 

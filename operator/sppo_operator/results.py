@@ -27,6 +27,10 @@ class Results:
     def logs(self) -> Path:
         return self.folder / "logs"
 
+    def finished(self, step: Step) -> bool:
+        """Whether the step's artifact is there."""
+        return (self._stage(step) / "manifest.json").exists()
+
     def curves(self, iteration: int) -> dict[str, list[float | None]]:
         """Training's figures per optimizer step, None where one was not finite; empty before it has finished."""
         path = self._path(Step(iteration, Stage.TRAIN), "curves.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 
 import pytest
 from bench import DEADLINE_SECONDS, STEPS_OF_ONE_ITERATION, Bench
@@ -223,3 +224,13 @@ def read_terminal(terminal: int) -> bytes:
         return os.read(terminal, 65536)
     except OSError:  # EIO: the other end is closed
         return b""
+
+
+def test_a_stage_whose_artifact_was_removed_is_done_again(bench: Bench) -> None:
+    """The remedy that a stage names for a damaged artifact."""
+    assert bench.run().returncode == 0
+    shutil.rmtree(bench.workspace / "lab/demo/i1/score")
+    assert bench.run().returncode == 0
+    assert bench.start_counts() == dict.fromkeys(STEPS_OF_ONE_ITERATION, 1) | {"score 1": 2}
+    assert bench.run().returncode == 0
+    assert sum(bench.start_counts().values()) == len(STEPS_OF_ONE_ITERATION) + 1
