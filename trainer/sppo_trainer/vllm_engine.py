@@ -53,6 +53,10 @@ class VLLMEngine:
         with ExitStack() as stack:
             stack.enter_context(_process_settings())
             vllm = _import_vllm()
+            if _on_cpu():
+                # Some of vLLM's functions are compiled even when its models are eager, for which a CPU needs a C++
+                # compiler; a machine without one would fail here.
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             self._parameters_type = vllm.SamplingParams
             self._llm = vllm.LLM(
                 model=str(model_dir),
@@ -141,10 +145,14 @@ def _import_vllm() -> Any:
         ) from error
 
 
-def _platform_settings() -> dict[str, Any]:
+def _on_cpu() -> bool:
     from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
+    return bool(current_platform.is_cpu())
+
+
+def _platform_settings() -> dict[str, Any]:
+    if not _on_cpu():
         return {}
     return {
         "enforce_eager": True,  # compiling takes a minute
