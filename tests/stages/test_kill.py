@@ -122,6 +122,7 @@ def test_killed_at_every_write_point(
     assert points > 10, "the killer saw too few writes to mean anything"
 
 
+@pytest.mark.timeout(600 + 60 * KILLS)
 @pytest.mark.parametrize("stage", pipeline.STAGES)
 def test_kill_9_at_a_random_moment(stage: str, finished: Path, before: Callable[[str, str], Path]) -> None:
     wanted = pipeline.digests(finished)

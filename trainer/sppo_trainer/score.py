@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Artifact, Manifest
+from sppo_trainer.comparisons import comparison, open_oracle, temperature_of
 from sppo_trainer.config import Preference, ScoreConfig, section
 from sppo_trainer.rollouts import PreparedPrompts, Row, grouped, parts, prepared_prompts, rows_of, run_chunks
 from sppo_trainer.stage import Stage, main
 
 if TYPE_CHECKING:
-    from sppo_trainer.preferences import Comparison, Oracle, Response
+    from sppo_trainer.preferences import Oracle
 
 
 def score(stage: Stage[ScoreConfig]) -> Manifest | Mapping[str, Any]:
@@ -86,37 +87,6 @@ def statistics(rows: Sequence[Row]) -> dict[str, float]:
             figures[name] = sum(values) / len(values)
     # What the oracle wants known beside its numbers: texts it cut, verdicts it could not read.
     return figures | sum((Counter(json.loads(row["counts"])) for row in rows), Counter())
-
-
-def open_oracle(stage: Stage[Any], preference: Preference, folder: str) -> Oracle:
-    """The oracle, with the model that prepare copied to `folder`."""
-    from sppo_trainer.preferences import load_oracle
-
-    prepare = stage.workspace.stage(0, "prepare")
-    field = {"preference-model": "preference", "evaluation-model": "evaluation.preference"}[folder]
-    return load_oracle(preference, model_dir=prepare.directory(folder) if preference.model else None, field=field)
-
-
-def comparison(prompt: Row, responses: Sequence[Row], pairs: Sequence[tuple[int, int]]) -> Comparison:
-    from sppo_trainer.preferences import Comparison
-
-    return Comparison(
-        messages=tuple(json.loads(prompt["messages"])),
-        columns=prompt["columns"],
-        responses=tuple(map(_response, responses)),
-        pairs=tuple(pairs),
-    )
-
-
-def temperature_of(preference: Preference) -> float:
-    section = preference.pair_rm or preference.reward_model
-    return section.temperature if section else 1.0
-
-
-def _response(row: Row) -> Response:
-    from sppo_trainer.preferences import Response
-
-    return Response(text=row["text"], token_count=len(row["token_ids"]), finished=row["finish_reason"] == "stop")
 
 
 def _score(oracle: Oracle, preference: Preference, prepared: PreparedPrompts, chunk: Artifact) -> list[Row]:
