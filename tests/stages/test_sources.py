@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import fsspec
 import pipeline
 import pytest
 import tiny
@@ -111,35 +117,53 @@ def test_the_hub_is_resolved_to_commits(hub: str, tmp_path: Path) -> None:
         assert f"model.source {model} at revision {revision or 'main'} cannot be read" in refused.error
 
 
-def test_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moto = pytest.importorskip("moto.server", reason="the S3 stand-in is the package moto[server]")
-    fsspec = pytest.importorskip("fsspec")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        variables = {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        local = tmp_path / "local"
-        tiny.save_model(local / "tiny")
-        tiny.write_prompts(local / "prompts.jsonl", 24)
-        filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
-        filesystem.mkdir("bucket")
-        filesystem.put(f"{local}/", "bucket/", recursive=True)
-        outcome = prepare(tmp_path / "run", sourced("s3://bucket/tiny", "s3://bucket/prompts.jsonl"), **variables)
-        assert outcome.exit_code == 0, outcome.output
-        from_s3 = pipeline.digests(tmp_path / "run")
-        refused = prepare(tmp_path / "refused", sourced("s3://bucket/none", "s3://bucket/prompts.jsonl"), **variables)
-        assert (refused.exit_code, refused.error) == (
-            66,
-            "model.source s3://bucket/none does not exist: check bucket and path",
-        )
-    finally:
-        server.stop()
-    assert list(from_s3) == ["prepare"]
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a client of an S3-compatible server, in a process of its own: Flask would stay in this one."""
+    pytest.importorskip("moto", reason="the S3 stand-in is the package moto[server]")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_port(port, server)
+    yield {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+    server.terminate()
+    server.wait(timeout=60)
+
+
+def test_a_bucket(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    local = tmp_path / "local"
+    tiny.save_model(local / "tiny")
+    tiny.write_prompts(local / "prompts.jsonl", 24)
+    filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
+    filesystem.mkdir("bucket")
+    filesystem.put(f"{local}/", "bucket/", recursive=True)
+
+    outcome = prepare(tmp_path / "run", sourced("s3://bucket/tiny", "s3://bucket/prompts.jsonl"))
+    assert outcome.exit_code == 0, outcome.output
+    assert list(pipeline.digests(tmp_path / "run")) == ["prepare"]
+
+    refused = prepare(tmp_path / "refused", sourced("s3://bucket/none", "s3://bucket/prompts.jsonl"))
+    assert refused.exit_code == 66
+    assert refused.error == "model.source s3://bucket/none does not exist: check bucket and path"
+
+
+def wait_for_port(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the S3 stand-in ended at once"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)  # polling a condition, bounded by the deadline
+    pytest.fail("the S3 stand-in did not start")
