@@ -109,9 +109,9 @@ class LocalRun:
                     actions = self._decide()
                     changed |= self._act(actions)
                     self._write(actions, changed)
+                    self._view.show(self.records)
                     if isinstance(actions[-1], Finish | Fail):
                         return 0
-                    self._view.show(self.records)
                     time.sleep(TICK_SECONDS)
                 self._view.say(f"{signal.Signals(received[0]).name}: stopping the stages")
             finally:

@@ -21,6 +21,6 @@ pre { background: color-mix(in srgb, var(--ink) 5%, transparent); padding: .8rem
 .reference { stroke: var(--soft); stroke-dasharray: 4 4; }
 .line { stroke: var(--c); fill: var(--c); stroke-width: 2; }
 .line polyline { fill: none; } .line circle { stroke: none; }
-.key { margin-left: .8rem; } .key::before { content: "■ "; color: var(--c); }
+.key { margin-left: .8rem; white-space: nowrap; } .key::before { content: "■ "; color: var(--c); }
 .s0 { --c: var(--s0); } .s1 { --c: var(--s1); } .s2 { --c: var(--s2); }
 """
