@@ -214,6 +214,17 @@ def test_variants_run_and_learn(changes: list[tuple[str, Any]], tmp_path: Path) 
     assert "passRate" in evaluation
 
 
+def test_gradient_accumulation_changes_memory_and_not_the_step(finished: Path, tmp_path: Path) -> None:
+    root = without(finished, tmp_path, "i1/train", "i1/evaluate", "i2")
+    spec = pipeline.changed(pipeline.SPEC, "training.tokensPerMicroBatch", 1)
+    assert pipeline.run_inside("train", pipeline.config("train", 1, root, spec), root).exit_code == 0
+    whole, pieces = (
+        json.loads(artifact(where, "i1/train").path("curves.json").read_text()) for where in (finished, root)
+    )
+    for name in ("loss", "gradNorm"):
+        assert pieces[name] == pytest.approx(whole[name], rel=1e-4)
+
+
 def test_lora_trains_the_adapter_and_saves_whole_weights(tmp_path: Path) -> None:
     root = pipeline.make_workspace(tmp_path)
     pipeline.run_all(root, spec=pipeline.changed(pipeline.SPEC, "training.lora", {"rank": 2, "alpha": 4}))
