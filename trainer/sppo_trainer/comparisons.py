@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sppo_trainer.config import Preference
 from sppo_trainer.stage import Stage
+from sppo_trainer.tables import Row
 
 if TYPE_CHECKING:
     from sppo_trainer.preferences import Comparison, Oracle, Response
-
-Row = dict[str, Any]
 
 
 def open_oracle(stage: Stage[Any], preference: Preference, folder: str) -> Oracle:

@@ -44,7 +44,11 @@ class Prompt:
 
 def sample_seed(seed: int, purpose: str, iteration: int, prompt_id: str, k: int) -> int:
     """The 64-bit seed of one response: the same whoever samples it, and whenever."""
-    text = f"{seed}/{purpose}/{iteration}/{prompt_id}/{k}"
+    return seed_of(f"{seed}/{purpose}/{iteration}/{prompt_id}/{k}")
+
+
+def seed_of(text: str) -> int:
+    """64 bits of the text's hash."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 

@@ -14,11 +14,10 @@ from sppo_trainer.config import Generation
 from sppo_trainer.errors import DataError
 from sppo_trainer.prompts import sample_seed
 from sppo_trainer.stage import Progress, Stage
+from sppo_trainer.tables import Row
 
 if TYPE_CHECKING:
     from sppo_trainer.engines import Engine, Sampling
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

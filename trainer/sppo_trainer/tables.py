@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+Row = dict[str, Any]
+
 PROMPTS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),  # hash of the chat messages
@@ -69,10 +71,10 @@ EVALUATION = pa.schema(
 )
 
 
-def write(rows: Sequence[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
+def write(rows: Sequence[Row], schema: pa.Schema, path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+def read(path: Path) -> list[Row]:
+    rows: list[Row] = pq.read_table(path).to_pylist()
     return rows

@@ -15,6 +15,7 @@ Deviations from the reference code (uclaml/SPPO@5e61c4e):
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from sppo_trainer import tables
 from sppo_trainer.artifacts import Manifest
 from sppo_trainer.config import TrainConfig, section
 from sppo_trainer.errors import DataError
-from sppo_trainer.rollouts import Row, grouped, prepared_prompts, rows_of
+from sppo_trainer.rollouts import grouped, prepared_prompts, rows_of
 from sppo_trainer.stage import Stage, main
+from sppo_trainer.tables import Row
 
 if TYPE_CHECKING:
     from sppo_trainer.selection import Target
@@ -59,7 +61,8 @@ def train(stage: Stage[TrainConfig]) -> Manifest:
     inputs = _inputs(stage)
     reference = _reference(stage, update, data, inputs)
     difference = _sampler_difference(data, reference)
-    update.run(reference, checkpoints=stage.artifact.sub("checkpoint"), commit=stage.commit, inputs=inputs)
+    checkpoints = stage.artifact.sub("checkpoint")
+    update.run(reference, checkpoints=checkpoints, commit=stage.commit, inputs=inputs)
 
     figures = update.final_figures(reference)
     with stage.artifact.draft() as draft:
@@ -82,7 +85,7 @@ def train(stage: Stage[TrainConfig]) -> Manifest:
                 "weightsChanged": changed_share(previous.directory("model"), draft.folder / "model"),
             },
         )
-    update.remove_checkpoints()
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return manifest
 
 

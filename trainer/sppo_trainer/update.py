@@ -10,7 +10,6 @@ Shapes: R = trained responses of a step or micro-batch.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import shutil
@@ -34,6 +33,7 @@ from sppo_trainer.logprobs import choose_method, sequence_logprobs, token_logpro
 from sppo_trainer.models import DTYPES, device
 from sppo_trainer.objective import sppo_loss
 from sppo_trainer.packing import PromptGroup
+from sppo_trainer.prompts import seed_of
 from sppo_trainer.selection import Step, batch_plan, learning_rate
 from sppo_trainer.stage import Progress
 
@@ -54,7 +54,7 @@ class Update:
 
     def __init__(self, policy: PreTrainedModel, data: Sequence[Trained], config: TrainConfig, *, seed: str) -> None:
         training = config.training
-        torch.manual_seed(seed_of(seed))  # LoRA's A matrices
+        torch.manual_seed(seed_of(seed) >> 1)  # LoRA's A matrices
         self.data, self.training = data, training
         self.eta = config.objective.eta
         self.save_dtype = DTYPES[training.save_dtype]
@@ -77,7 +77,6 @@ class Update:
         self.optimizer = _optimizer(self.policy, training)
         self.done = 0
         self.curves: dict[str, list[float]] = {}
-        self.checkpoints: Artifact | None = None
 
     @torch.no_grad()
     def reference_logprobs(self) -> Reference:
@@ -96,7 +95,6 @@ class Update:
         self, reference: Reference, *, checkpoints: Artifact, commit: Callable[..., Manifest], inputs: Mapping[str, str]
     ) -> None:
         """All steps that are not in the newest checkpoint; raises DivergedError before a NaN reaches the weights."""
-        self.checkpoints = checkpoints
         self._resume(checkpoints, inputs)
         progress = Progress(len(self.plan), "steps")
         progress.update(self.done)
@@ -143,10 +141,6 @@ class Update:
             "attainedWorst": sum(log_ratios["worst"]) / (sum(aims["worst"]) or 1.0),
             "targetNet": _mean(targets),
         }
-
-    def remove_checkpoints(self) -> None:
-        if self.checkpoints is not None:
-            shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
 
     def _step(self, step: Step, reference: Reference) -> dict[str, float]:
         """One optimizer step; the gradient is that of the mean over all R responses of the step."""
@@ -269,10 +263,6 @@ def merged(policy: nn.Module) -> PreTrainedModel:
     model: Any = policy.merge_and_unload() if isinstance(policy, PeftModel) else policy
     result: PreTrainedModel = model
     return result
-
-
-def seed_of(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def sum_fp32(logprobs: Sequence[float]) -> Tensor:
