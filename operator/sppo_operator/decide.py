@@ -74,8 +74,10 @@ class Attempts:
     def started(self) -> Attempts:
         return replace(self, made=self.made + 1, last=Outcome.RUNNING, message="")
 
-    def ended(self, outcome: Outcome, message: str = "") -> Attempts:
-        return replace(self, charged=self.charged + (outcome is Outcome.FAILED), last=outcome, message=message)
+    def ended(self, outcome: Outcome, message: str = "", failures: int = 1) -> Attempts:
+        """The history with this end; `failures` is what a failed attempt is charged."""
+        charged = self.charged + (failures if outcome is Outcome.FAILED else 0)
+        return replace(self, charged=charged, last=outcome, message=message)
 
     def renewed(self) -> Attempts:
         """The same history after the user asked for a retry: no failure of any kind counts any more."""
@@ -215,7 +217,7 @@ def _failure(step: Step, tried: Attempts) -> Fail:
 
 
 def _delay_seconds(plan: Plan, tried: Attempts) -> float:
-    if tried.last is None:
+    if tried.last in (None, Outcome.SUSPENDED):
         return 0.0
     doublings = max(tried.charged - 1, 0) if tried.last is Outcome.FAILED else 0
     return min(plan.backoff_seconds * 2.0 ** min(doublings, 60), LONGEST_BACKOFF_SECONDS)

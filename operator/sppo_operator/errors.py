@@ -7,6 +7,13 @@ SPPOError
 │   ├── StorageError     74  the workspace cannot take the data (full, read-only)
 │   ├── BusyError        75  another command runs in the same folder
 │   └── InvalidResource  78  the manifest is not one that the API server would accept
+├── ApiError                 the API server did not do what the operator asked; the operator tries again
+│   ├── NotFoundError        404
+│   ├── AlreadyExistsError   409, the name is taken
+│   ├── ConflictError        409, the object changed since it was read, or has another uid
+│   ├── RefusedError         400, 413, 422: the object is not one that it accepts
+│   ├── ForbiddenError       403: a missing right, a quota or an admission policy
+│   └── UnavailableError     401, 410, 429, 5xx, no connection, no answer in time
 └── anything else        1   a bug or a fault of the machine
 """
 
@@ -43,3 +50,37 @@ class InvalidResource(UserError):  # noqa: N818 - as the API server says it: rea
     """A manifest that is refused, in the words of `kubectl apply`."""
 
     exit_code = 78
+
+
+class ApiError(SPPOError):
+    """What the API server answered; `status` is the HTTP status, 0 if there was no answer."""
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.reason = reason
+
+
+class NotFoundError(ApiError):
+    pass
+
+
+class AlreadyExistsError(ApiError):
+    pass
+
+
+class ConflictError(ApiError):
+    pass
+
+
+class RefusedError(ApiError):
+    pass
+
+
+class ForbiddenError(ApiError):
+    pass
+
+
+class UnavailableError(ApiError):
+    pass

@@ -22,6 +22,10 @@ class Attempt:
     finished: str | None = None
     exit_code: int | None = None
     message: str = ""
+    image: str = ""
+    """The trainer image that it ran."""
+    evictions: int = 0
+    """How often a queue took its place while it went on afterwards, or at its end."""
 
     @property
     def seconds(self) -> float:
@@ -40,21 +44,25 @@ class Record:
     progress: Mapping[str, Any] | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
     content_digest: str = ""
+    model: str = ""
+    """The folder of the trained model, relative to the run's; empty for other stages, and once the status has it."""
 
-    def started(self, now: str) -> Record:
+    def started(self, now: str, image: str = "") -> Record:
         attempts = self.attempts.started()
-        attempt = Attempt(number=attempts.made, outcome=Outcome.RUNNING, started=now)
+        attempt = Attempt(number=attempts.made, outcome=Outcome.RUNNING, started=now, image=image)
         newest = (*self.newest, attempt)[-NEWEST_ATTEMPTS:]
         return Record(attempts=attempts, newest=newest, first_started=self.first_started or now)
 
-    def ended(self, outcome: Outcome, now: str, *, message: str = "", exit_code: int | None = None) -> Record:
+    def ended(
+        self, outcome: Outcome, now: str, *, message: str = "", exit_code: int | None = None, failures: int = 1
+    ) -> Record:
         attempt = replace(self.newest[-1], outcome=outcome, finished=now, message=message, exit_code=exit_code)
-        return replace(
-            self, attempts=self.attempts.ended(outcome, message), newest=(*self.newest[:-1], attempt), progress=None
-        )
+        attempts = self.attempts.ended(outcome, message, failures)
+        return replace(self, attempts=attempts, newest=(*self.newest[:-1], attempt), progress=None)
 
-    def with_result(self, metrics: Mapping[str, Any], content_digest: str) -> Record:
-        return replace(self, metrics={name: decimal(metrics[name]) for name in metrics}, content_digest=content_digest)
+    def with_result(self, metrics: Mapping[str, Any], content_digest: str, model: str = "") -> Record:
+        figures = {name: decimal(metrics[name]) for name in metrics}
+        return replace(self, metrics=figures, content_digest=content_digest, model=model)
 
     def number(self, metric: str) -> float | None:
         """A metric as a number, None if the stage did not report it as one."""

@@ -17,13 +17,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sppo_operator.conditions import Holds
 from sppo_operator.decide import Action, Fail, Finish, Outcome, Plan, Stage, Start, Step, decide
 from sppo_operator.errors import DamagedError, UserError
 from sppo_operator.facts import Record, timestamp
 from sppo_operator.machine import why_one_stage
-from sppo_operator.process import USER_FAULT, End, StageProcess, stop
+from sppo_operator.policy import USER_FAULT
+from sppo_operator.process import StageProcess, stop
 from sppo_operator.render import stage_config
 from sppo_operator.report import write_report
+from sppo_operator.result import End
 from sppo_operator.results import Results
 from sppo_operator.spec import Run
 from sppo_operator.status import CAUSES, Facts, records_of, status_of
@@ -214,7 +217,7 @@ class LocalRun:
             failures=self._failures,
             policies=self._policies(trained),
             report=str(self.report) if trained else "",
-            stopped=stopped,
+            holds=Holds(stopped=stopped),
         )
         self._resource["status"] = status_of(self.run, facts, actions, self._resource.get("status", {}), _now())
         if self._file.write(self._resource) and changed:

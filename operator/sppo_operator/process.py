@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.machine import usable_cores
+from sppo_operator.policy import TERMINATED
+from sppo_operator.result import RESULT_BYTES, End, end_of, progress_of
 
-RESULT_BYTES = 4096
-USER_FAULT = range(64, 79)
-TERMINATED = 128 + signal.SIGTERM
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class End:
-    """How an attempt ended."""
-
-    outcome: Outcome
-    exit_code: int
-    """As a shell shows it: 128 + the signal's number for a process that was killed."""
-    message: str = ""
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    content_digest: str = ""
 
 
 class StageProcess:
@@ -63,7 +48,7 @@ class StageProcess:
             return None
         # The stage is a zombie until `wait`, so the number of its process group cannot have passed to another one.
         self._signal_group(signal.SIGKILL)
-        return end_of(self._popen.wait(), _read(self._result), self.log)
+        return end_of(self._popen.wait(), _read(self._result), str(self.log))
 
     def progress(self) -> dict[str, Any] | None:
         """The newest progress line since the last call."""
@@ -99,38 +84,8 @@ def stop(processes: Mapping[Step, StageProcess], grace_seconds: float) -> dict[S
     return ends
 
 
-def end_of(return_code: int, result: bytes, log: Path) -> End:
-    """What an exit code and the stage's result mean (the contract of the stages)."""
-    exit_code = 128 - return_code if return_code < 0 else return_code
-    data = _object(result)
-    if exit_code == 0 and isinstance(data.get("metrics"), dict) and isinstance(data.get("contentDigest"), str):
-        return End(
-            outcome=Outcome.SUCCEEDED, exit_code=0, metrics=data["metrics"], content_digest=data["contentDigest"]
-        )
-    if exit_code == TERMINATED:
-        return End(outcome=Outcome.DISRUPTED, exit_code=exit_code, message="stopped by SIGTERM")
-    if exit_code == 0:
-        message = f"ended without a result of at most {RESULT_BYTES} bytes: see {log}"
-    elif isinstance(data.get("error"), str):
-        message = data["error"]
-    elif return_code < 0:
-        message = f"killed by signal {-return_code}, often for lack of memory: see {log}"
-    else:
-        message = f"ended with exit code {exit_code}: see {log}"
-    outcome = Outcome.USER_FAULT if exit_code in USER_FAULT else Outcome.FAILED
-    return End(outcome=outcome, exit_code=exit_code, message=message)
-
-
 def _stopped(end: End) -> End:
     return End(outcome=Outcome.SUSPENDED, exit_code=end.exit_code, message="stopped with the command")
-
-
-def progress_of(line: bytes) -> dict[str, Any] | None:
-    """The progress that a log line reports, or None for any other line."""
-    if not line.startswith(b'{"progress"'):
-        return None
-    progress = _object(line).get("progress")
-    return progress if isinstance(progress, dict) and {"done", "total", "unit"} <= progress.keys() else None
 
 
 def _environment(stage: Stage, config: str, result: Path) -> dict[str, str]:
@@ -161,11 +116,3 @@ def _read(path: Path) -> bytes:
             return stream.read(RESULT_BYTES + 1)
     except FileNotFoundError:
         return b""
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(text) if len(text) <= RESULT_BYTES else None
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}

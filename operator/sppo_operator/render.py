@@ -22,10 +22,10 @@ SECTIONS = {
 }
 
 
-def stage_config(run: Run, step: Step, workspace: str, *, workers: int) -> str:
+def stage_config(run: Run, step: Step, workspace: str, *, workers: int, processes_per_worker: int = 1) -> str:
     """The JSON document of one step; `workspace` is the folder that the stage sees, as an absolute path.
 
-    Raises UserError if it is larger than CONFIG_BYTES.
+    Only a training has several processes in a worker. Raises UserError if the text is larger than CONFIG_BYTES.
     """
     config: dict[str, Any] = {
         "contract": CONTRACT_VERSION,
@@ -37,6 +37,8 @@ def stage_config(run: Run, step: Step, workspace: str, *, workers: int) -> str:
         "workers": workers,
     }
     config |= {name: section(run.spec, name) for name in SECTIONS[step.stage]}
+    if step.stage is Stage.TRAIN:
+        config["processesPerWorker"] = processes_per_worker
     if "evaluation" in config:
         del config["evaluation"]["parallel"]  # only `decide` needs it
     text = json.dumps(config, ensure_ascii=False, sort_keys=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sppo_operator.conditions import conditions, merged
+from sppo_operator.conditions import NOTHING, Holds, conditions, merged
 from sppo_operator.decide import Action, Attempts, Fail, Finish, GiveUp, Outcome, Stage, Step, schedule
 from sppo_operator.facts import Attempt, Record, Records, best_iteration, decimal, win_rate
 from sppo_operator.render import CONTRACT_VERSION
@@ -25,6 +25,7 @@ METRICS, METRIC_CHARACTERS = 32, 64
 FIGURES, FIGURE_CHARACTERS = 8, 32
 # Its bounds on what users and file systems choose.
 RETRY_CHARACTERS = 256
+IMAGE_CHARACTERS = 256
 POLICY_CHARACTERS = 400
 REPORT_CHARACTERS = 4096
 WIN_RATES = {
@@ -53,30 +54,37 @@ class Facts:
     policies: Mapping[int, str] = field(default_factory=dict)
     """Folder or URI of the model that an iteration trained."""
     report: str = ""
-    stopped: bool = False
-    """The executor is going away before the end, and says so."""
+    image: str = ""
+    """The trainer image that the run keeps when the operator is upgraded."""
+    holds: Holds = NOTHING
 
 
 def status_of(run: Run, facts: Facts, actions: tuple[Action, ...], old: Mapping[str, Any], now: str) -> dict[str, Any]:
     """The whole status; `old` is the one before, which fixed the times."""
     records = facts.records
-    current = conditions(records, actions, stopped=facts.stopped)
+    current = conditions(records, actions, facts.holds)
     status: dict[str, Any] = {
         "observedGeneration": run.generation,
-        "phase": phase_of(records, actions, stopped=facts.stopped),
+        "phase": phase_of(records, actions, facts.holds),
         "summary": summary_of(run, records),
         "conditions": merged(old.get("conditions", ()), current, run.generation, now),
         "iterations": _iterations(run, facts, actions),
         "bestIteration": best_iteration(records),
         "failures": dict(facts.failures),
+        "image": facts.image,
         "contractVersion": CONTRACT_VERSION,
         "digest": run.digest(),
-        "observedRetry": run.retry[:RETRY_CHARACTERS],
+        "observedRetry": retry_of(run),
         "startTime": old.get("startTime", now),
         "finishTime": old.get("finishTime", now) if isinstance(actions[-1], Finish | Fail) else None,
         "report": _if_short(facts.report, REPORT_CHARACTERS),
     }
     return _compact(status)
+
+
+def retry_of(run: Run) -> str:
+    """What counts of the annotation sppo.dev/retry: as much as the status has room for."""
+    return run.retry[:RETRY_CHARACTERS]
 
 
 def records_of(resource: Mapping[str, Any]) -> dict[Step, Record]:
@@ -90,6 +98,11 @@ def records_of(resource: Mapping[str, Any]) -> dict[Step, Record]:
             if stage.get("attempts"):
                 records[Step(number, Stage(stage["stage"]))] = _record(stage)
     return records
+
+
+def policies_of(status: Mapping[str, Any]) -> dict[int, str]:
+    """Where the status says that the trained models are, by iteration."""
+    return {shown["number"]: shown["policy"] for shown in status.get("iterations", ()) if "policy" in shown}
 
 
 def _iterations(run: Run, facts: Facts, actions: tuple[Action, ...]) -> list[dict[str, Any]]:
@@ -112,12 +125,13 @@ def _iteration(run: Run, number: int, facts: Facts, actions: tuple[Action, ...],
     recorded = [facts.records[step] for step in steps if step in facts.records]
     finished = all(record.attempts.last is Outcome.SUCCEEDED for record in recorded)
     if number == 0 or number > newest - DETAILED_ITERATIONS or not finished:
-        shown["stages"] = [_stage(run, step, facts.records.get(step, Record()), actions) for step in steps]
+        shown["stages"] = [_stage(run, step, facts, actions) for step in steps]
     return _compact(shown)
 
 
-def _stage(run: Run, step: Step, record: Record, actions: tuple[Action, ...]) -> dict[str, Any]:
-    state = _state(step, record, actions)
+def _stage(run: Run, step: Step, facts: Facts, actions: tuple[Action, ...]) -> dict[str, Any]:
+    record = facts.records.get(step, Record())
+    state = _state(step, record, facts.holds, actions)
     return _compact(
         {
             "stage": step.stage.value,
@@ -125,6 +139,7 @@ def _stage(run: Run, step: Step, record: Record, actions: tuple[Action, ...]) ->
             "job": run.job_name(step, record.attempts.made) if record.newest else None,
             "attempts": [_attempt(attempt) for attempt in record.newest],
             "charged": record.attempts.charged or None,
+            "forgiven": (record.newest and record.attempts.last is None) or None,
             "startTime": record.first_started,
             "finishTime": record.finished if state in ("Succeeded", "Failed", "GivenUp") else None,
             "progress": _progress(record.progress),
@@ -134,9 +149,11 @@ def _stage(run: Run, step: Step, record: Record, actions: tuple[Action, ...]) ->
     )
 
 
-def _state(step: Step, record: Record, actions: tuple[Action, ...]) -> str:
-    if record.attempts.last in (Outcome.RUNNING, Outcome.SUCCEEDED):
-        return record.attempts.last.value
+def _state(step: Step, record: Record, holds: Holds, actions: tuple[Action, ...]) -> str:
+    if record.attempts.last is Outcome.RUNNING:
+        return "Suspended" if holds.suspended else "Queued" if step in holds.queued else "Running"
+    if record.attempts.last is Outcome.SUCCEEDED:
+        return "Succeeded"
     for action in actions:
         match action:
             case Fail(failed) if failed == step:
@@ -153,6 +170,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
             "outcome": attempt.outcome.value,
             "exitCode": attempt.exit_code,
             "message": attempt.message[:MESSAGE_CHARACTERS],
+            "image": attempt.image[:IMAGE_CHARACTERS],
+            "evictions": attempt.evictions or None,
             "startTime": attempt.started,
             "finishTime": attempt.finished,
         }
@@ -184,12 +203,15 @@ def _record(stage: Mapping[str, Any]) -> Record:
             finished=attempt.get("finishTime"),
             exit_code=attempt.get("exitCode"),
             message=attempt.get("message", ""),
+            image=attempt.get("image", ""),
+            evictions=attempt.get("evictions", 0),
         )
         for attempt in stage["attempts"]
     )
     last = newest[-1]
+    attempts = Attempts(made=last.number, charged=stage.get("charged", 0), last=last.outcome, message=last.message)
     return Record(
-        attempts=Attempts(made=last.number, charged=stage.get("charged", 0), last=last.outcome, message=last.message),
+        attempts=attempts.renewed() if stage.get("forgiven") else attempts,
         newest=newest,
         first_started=stage["startTime"],
         metrics=stage.get("metrics", {}),

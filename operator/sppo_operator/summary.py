@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sppo_operator.conditions import Holds
 from sppo_operator.decide import Action, Fail, Finish, Outcome, Stage, Step
 from sppo_operator.facts import Records, in_order, win_rate
 from sppo_operator.spec import Run
@@ -15,16 +16,20 @@ VERBS = {
 }
 
 
-def phase_of(records: Records, actions: tuple[Action, ...], *, stopped: bool) -> str:
+def phase_of(records: Records, actions: tuple[Action, ...], holds: Holds) -> str:
     match actions[-1]:
         case Finish():
             return "Succeeded"
         case Fail():
             return "Failed"
-    if stopped:
+    if holds.stopped:
         return "Stopped"
-    running = running_steps(records)
-    return VERBS[running[0].stage] if running else "Waiting"
+    if holds.suspended:
+        return "Suspended"
+    working = [step for step in running_steps(records) if step not in holds.queued]
+    if working:
+        return VERBS[working[0].stage]
+    return "Queued" if holds.queued else "Waiting"
 
 
 def summary_of(run: Run, records: Records) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sppo_operator.decide import Action, Fail, Finish, GiveUp, Outcome, Stage, S
 from sppo_operator.facts import Record, WinRate, best_iteration, decimal, falling_iteration, win_rate
 from sppo_operator.schema import schema_causes, spporun_schema
 from sppo_operator.spec import Run
+from sppo_operator.conditions import Holds
 from sppo_operator.status import Facts, records_of, status_of
 from sppo_operator.summary import duration
 from sppo_operator.validation import admit
@@ -86,7 +87,7 @@ MOMENTS: dict[str, tuple[dict[Step, Record], tuple[Action, ...], dict[str, Any],
     "stopped": (
         {PREPARE: record(Outcome.SUSPENDED)},
         (Start(PREPARE, 2),),
-        {"stopped": True},
+        {"holds": Holds(stopped=True)},
         "Stopped",
         QUIET | {"Succeeded": "Unknown Running", "Progressing": "False Stopped"},
     ),

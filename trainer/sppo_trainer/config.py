@@ -265,6 +265,11 @@ class StageConfig:
         at_least("seed", self.seed, 0)
         at_least("workers", self.workers, 1)
 
+    @property
+    def ranks(self) -> int:
+        """Processes that do this stage together; workers that share nothing but the workspace are on their own."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(StageConfig):
@@ -296,6 +301,15 @@ class ScoreConfig(StageConfig):
 class TrainConfig(StageConfig):
     objective: Objective
     training: Training
+    processes_per_worker: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("processesPerWorker", self.processes_per_worker, 1)
+
+    @property
+    def ranks(self) -> int:
+        return self.workers * self.processes_per_worker
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+KEY_VARIABLES = {"preference": "SPPO_JUDGE_KEY", "evaluation.preference": "SPPO_EVALUATION_JUDGE_KEY"}
+"""Each judge has a key of its own, and none is shown another's."""
+
+
 def load_oracle(preference: Preference, *, model_dir: Path | None = None, field: str = "preference") -> Oracle:
     """The oracle of a run; raises UserError for rules or model files that cannot work.
 
@@ -39,7 +43,7 @@ def load_oracle(preference: Preference, *, model_dir: Path | None = None, field:
     if preference.verifier:
         return VerifierOracle(preference.verifier, field=field)
     if preference.judge:
-        return JudgeOracle(preference.judge, key=os.environ.get("SPPO_JUDGE_KEY"), field=field)
+        return JudgeOracle(preference.judge, key=os.environ.get(KEY_VARIABLES[field]), field=field)
     if model_dir is None:
         raise ValueError(f"preference kind {preference.kind} needs model_dir")
     # Imported here: a Verifier or a Judge need not wait for transformers.

@@ -6,6 +6,7 @@
 
 Exit codes: 0 done; 64..78 the user's or the data's fault (errors.py); 143 after SIGTERM; anything else is retried.
 The result is one JSON object of at most 4096 bytes: {"metrics", "contentDigest"}, or {"error": one sentence}.
+Where several processes do a stage together, `ranks.py` starts them and speaks for them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from sppo_trainer import __version__
 from sppo_trainer.artifacts import Artifact, Draft, Manifest, Workspace
 from sppo_trainer.config import StageConfig, parse
-from sppo_trainer.errors import StorageError, UserError
+from sppo_trainer.errors import SPPOError, StorageError, UserError
 
 KUBELET_TERMINATION_LOG = Path("/dev/termination-log")
 RESULT_BYTES = 4096
@@ -35,6 +36,14 @@ PROGRESS_SECONDS = 5.0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 Config = TypeVar("Config", bound=StageConfig)
+
+
+class ExitError(SPPOError):
+    """Ends the stage with the exit code and the sentence of another process."""
+
+    def __init__(self, sentence: str, exit_code: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
 
 
 class Stage(Generic[Config]):
@@ -77,6 +86,7 @@ class Stage(Generic[Config]):
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": os.environ.get("OMP_NUM_THREADS"),
+            "processes": self.config.ranks,
             "started": self.started,
             "seconds": round(time.time() - self.started, 3),
         }
@@ -86,20 +96,25 @@ Body = Callable[[Stage[Config]], Manifest | Mapping[str, Any]]
 
 
 class Progress:
-    """Says how far a stage is: a JSON line at most every 5 s, or a progress bar on a terminal."""
+    """Says how far a stage is: a JSON line at most every 5 s, or a progress bar on a terminal.
 
-    def __init__(self, total: int, unit: str) -> None:
-        self.total, self.unit, self.done = total, unit, 0
+    Of processes that work together, one is `shown`.
+    """
+
+    def __init__(self, total: int, unit: str, *, shown: bool = True) -> None:
+        self.total, self.unit, self.shown, self.done = total, unit, shown, 0
         self._started = self._said = time.monotonic()
         self._first: int | None = None
         self._bar: Any = None
-        if sys.stdout.isatty():
+        if shown and sys.stdout.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, unit=unit)
 
     def update(self, done: int, **figures: float) -> None:
         """`done` of `total` units are finished; the first call only sets where this attempt starts from."""
+        if not self.shown:
+            return
         if self._first is None:
             self._first = done
         advance, self.done = done - self.done, done
@@ -135,8 +150,10 @@ def run(config_type: type[Config], body: Body[Config]) -> int:
     try:
         stage = Stage(parse(config_type, os.environ.get("SPPO_CONFIG", "")))
         stage.workspace.adopt(stage.config.run.digest)
-        result = stage.artifact.manifest() or body(stage)
-    except UserError as error:
+        # Processes that work together must also agree on whether there is work: their body asks the first of them.
+        finished = stage.artifact.manifest() if stage.config.ranks == 1 else None
+        result = finished or body(stage)
+    except (UserError, ExitError) as error:
         return _failed(error, error.exit_code)
     except Exception as error:  # noqa: BLE001  # the edge: whatever it is, the operator gets a sentence and an exit code
         if reason := _storage_fault(error):
@@ -159,7 +176,7 @@ def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
 def _failed(error: Exception, exit_code: int) -> int:
     text = str(error).encode(errors="backslashreplace").decode()  # a message may quote what no file can hold
     sentence = " ".join(text.split()) or type(error).__name__
-    if exit_code == 1:
+    if exit_code == 1 and not isinstance(error, ExitError):
         sentence = f"{type(error).__name__}: {sentence}"
     # On a full disk neither may be possible; the exit code still tells whose fault it was.
     with contextlib.suppress(OSError):

@@ -9,6 +9,7 @@ Deviations from the reference code (uclaml/SPPO@5e61c4e):
 2. log pi_t is computed once, by the same code as log pi_theta, and kept; the reference holds a second model.
 3. The prompt is computed once for all its responses, in packed rows.
 4. A stage that was killed resumes from its newest checkpoint, bit for bit; the reference never resumes.
+   It may resume on another number of processes, which share the weights (sharding.py).
 5. Prompts whose responses are all tied are skipped and counted.
 """
 
@@ -19,14 +20,15 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sppo_trainer import tables
-from sppo_trainer.artifacts import Manifest
+from sppo_trainer.artifacts import Artifact, Manifest
 from sppo_trainer.config import TrainConfig, section
 from sppo_trainer.errors import DataError
+from sppo_trainer.ranks import main
 from sppo_trainer.rollouts import grouped, prepared_prompts, rows_of
-from sppo_trainer.stage import Stage, main
+from sppo_trainer.stage import Stage
 from sppo_trainer.tables import Row
 
 if TYPE_CHECKING:
@@ -48,27 +50,42 @@ class Trained:
     targets: Sequence[Target]
 
 
-def train(stage: Stage[TrainConfig]) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """log pi_t of the trained responses."""
+
+    sums: list[list[float]]
+    """By prompt and response, over its tokens."""
+    sampler_difference: float
+    """Mean |log pi_t by the sampler - by the trainer| per token."""
+
+
+def train(stage: Stage[TrainConfig]) -> Manifest | Mapping[str, Any]:
+    from sppo_trainer.checkpoints import Checkpoints
     from sppo_trainer.models import changed_share, load_policy, save_policy
-    from sppo_trainer.update import DTYPE, Update, merged
+    from sppo_trainer.sharding import joined
+    from sppo_trainer.update import DTYPE, Update
 
     config = stage.config
     previous = stage.workspace.policy(config.iteration - 1)
-    data, tied = trained_prompts(stage)
+    not_first = {"metrics": {"worker": stage.worker}}
+    with joined(config.ranks) as ranks:
+        if ranks.first(lambda: stage.artifact.manifest() is not None):
+            return stage.artifact.require() if ranks.rank == 0 else not_first
+        data, tied = trained_prompts(stage)
+        policy = load_policy(previous.directory("model"), dtype=DTYPE)
+        update = Update(policy, data, config, seed=f"{config.seed}/train/{config.iteration}", ranks=ranks)
+        inputs = _inputs(stage)
+        reference = _reference(stage, update, data, inputs)
+        folder = stage.artifact.sub("checkpoint")
+        update.run(reference.sums, Checkpoints(artifact=folder, commit=stage.commit, inputs=inputs, ranks=ranks))
+        figures = update.final_figures(reference.sums)
+        trained = update.trained_policy(like=previous.directory("model"))
+    if trained is None:
+        return not_first
 
-    policy = load_policy(previous.directory("model"), dtype=DTYPE)
-    update = Update(policy, data, config, seed=f"{config.seed}/train/{config.iteration}")
-    inputs = _inputs(stage)
-    reference = _reference(stage, update, data, inputs)
-    difference = _sampler_difference(data, reference)
-    checkpoints = stage.artifact.sub("checkpoint")
-    update.run(reference, checkpoints=checkpoints, commit=stage.commit, inputs=inputs)
-
-    figures = update.final_figures(reference)
     with stage.artifact.draft() as draft:
-        save_policy(
-            merged(update.policy), like=previous.directory("model"), to=draft.path("model"), dtype=update.save_dtype
-        )
+        save_policy(trained, like=previous.directory("model"), to=draft.path("model"), dtype=update.save_dtype)
         tables.write(_pair_rows(data), tables.PAIRS, draft.path("pairs.parquet"))
         draft.path("curves.json").write_text(json.dumps(update.curves), "utf-8")
         manifest = stage.commit(
@@ -81,11 +98,11 @@ def train(stage: Stage[TrainConfig]) -> Manifest:
                 "tiedPrompts": tied,
                 **figures,
                 **_cut_shares(data),
-                "samplerDifference": difference,
+                "samplerDifference": reference.sampler_difference,
                 "weightsChanged": changed_share(previous.directory("model"), draft.folder / "model"),
             },
         )
-    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    shutil.rmtree(folder.folder, ignore_errors=True)
     return manifest
 
 
@@ -131,21 +148,36 @@ def _inputs(stage: Stage[TrainConfig]) -> dict[str, str]:
 
 def _reference(
     stage: Stage[TrainConfig], update: Update, data: Sequence[Trained], inputs: Mapping[str, str]
-) -> list[list[list[float]]]:
-    """log pi_t per prompt, response and token: made once before the first step, read ever after."""
+) -> Reference:
+    """log pi_t, made once before the first step by all ranks; written, read and checked by the first."""
     artifact = stage.artifact.sub("reference")
     recorded = _recorded(stage.config)
-    if not artifact.made_from(recorded, inputs):
+
+    def write() -> None:
         written = [
             {"prompt_id": prompt.prompt_id, "k": target.k, "logprobs": logprobs}
-            for prompt, of_prompt in zip(data, update.reference_logprobs(), strict=True)
+            for prompt, of_prompt in zip(data, computed, strict=True)
             for target, logprobs in zip(prompt.targets, of_prompt, strict=True)
         ]
         with artifact.draft() as draft:
             tables.write(written, tables.REFERENCE, draft.path("reference.parquet"))
             stage.commit(draft, kind="reference", config=recorded, inputs=inputs, rows=len(written), result={})
+
+    if not update.ranks.first(lambda: artifact.made_from(recorded, inputs)):
+        computed = update.reference_logprobs()
+        update.ranks.first(write)
+    return update.ranks.first(lambda: _read_reference(artifact, data))
+
+
+def _read_reference(artifact: Artifact, data: Sequence[Trained]) -> Reference:
+    from sppo_trainer.update import sum_fp32
+
     rows = iter(tables.read(artifact.path("reference.parquet")))
-    return [[next(rows)["logprobs"] for _ in prompt.targets] for prompt in data]
+    logprobs = [[next(rows)["logprobs"] for _ in prompt.targets] for prompt in data]
+    return Reference(
+        sums=[[sum_fp32(of_response) for of_response in of_prompt] for of_prompt in logprobs],
+        sampler_difference=_sampler_difference(data, logprobs),
+    )
 
 
 def _sampler_difference(data: Sequence[Trained], reference: Sequence[Sequence[Sequence[float]]]) -> float:
@@ -189,4 +221,4 @@ def _cut_shares(data: Sequence[Trained]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(TrainConfig, train)
+    main(train)

@@ -1,0 +1,246 @@
+"""A thin client of the API server: JSON in and out, over one aiohttp session.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import kopf
+import yaml
+
+from sppo_operator.errors import (
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+    UserError,
+)
+from sppo_operator.resources import resource_of
+
+CALL_SECONDS = 10.0
+CONCURRENT_CALLS = 16
+PAGE_ITEMS = 500
+THROTTLED_TRIES = 4
+LONGEST_THROTTLE_SECONDS = 30.0
+CREDENTIALS_SECONDS = 60.0
+"""How long credentials are used before they are read again: the kubelet rotates the token of a service account."""
+
+ERRORS: Mapping[int, type[ApiError]] = {
+    400: RefusedError,
+    401: UnavailableError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: UnavailableError,
+    413: RefusedError,
+    422: RefusedError,
+    429: UnavailableError,
+}
+
+
+class Listing(list[dict[str, Any]]):
+    """The objects of a LIST, and the resource version that they were read at."""
+
+    version = ""
+
+
+def login() -> kopf.ConnectionInfo:
+    """Where the API server is and who we are: the pod's service account, or else the kubeconfig."""
+    settings = kopf.OperatorSettings()
+    try:
+        found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
+    except (OSError, LookupError, yaml.YAMLError, kopf.LoginError) as error:
+        raise UserError(f"the kubeconfig cannot be used ({error}): let KUBECONFIG name a sound one") from error
+    if found is None:
+        raise UserError("no cluster is configured: run in a pod with a service account, or let KUBECONFIG name a file")
+    return found
+
+
+class Api:
+    """Calls to the API server; an asynchronous context manager. All methods raise ApiError.
+
+    `calls` counts them by verb and resource, as RBAC names them, and HTTP status (0: no answer).
+    """
+
+    def __init__(
+        self,
+        login: Callable[[], kopf.ConnectionInfo] = login,
+        *,
+        concurrent_calls: int = CONCURRENT_CALLS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.calls: Counter[tuple[str, str, int]] = Counter()
+        self._login = login
+        self._clock = clock
+        self._slots = asyncio.Semaphore(concurrent_calls)
+        self._connection = login()
+        self._tls = _tls(self._connection)
+        self._read_at = clock()
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_SECONDS))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def get(self, path: str) -> dict[str, Any]:
+        return _object(await self._call("get", "GET", path))
+
+    async def list(self, path: str, selector: str = "") -> Listing:
+        """All objects of a collection, page by page, with the apiVersion and kind that a watch would show."""
+        listing = Listing()
+        query = {"limit": str(PAGE_ITEMS)} | ({"labelSelector": selector} if selector else {})
+        while True:
+            try:
+                page = _object(await self._call("list", "GET", path, query=query))
+            except UnavailableError as error:
+                if error.status != 410 or "continue" not in query:
+                    raise
+                listing.clear()  # the first pages are too old to go on from
+                del query["continue"], query["limit"]
+                continue
+            kind = {"apiVersion": page["apiVersion"], "kind": page["kind"].removesuffix("List")}
+            listing.extend(kind | item for item in page["items"])
+            if not (token := page["metadata"].get("continue")):
+                listing.version = page["metadata"]["resourceVersion"]
+                return listing
+            query["continue"] = token
+
+    async def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """POST to a collection; fields that the API server does not know are refused."""
+        query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        return _object(await self._call("create", "POST", path, query=query, body=body))
+
+    async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """PUT an object; its resourceVersion makes this fail with ConflictError if it changed since it was read."""
+        return _object(await self._call("update", "PUT", path, query={"fieldValidation": "Strict"}, body=body))
+
+    async def merge_patch(self, path: str, patch: Mapping[str, Any]) -> dict[str, Any]:
+        return _object(await self._call("patch", "PATCH", path, body=patch, media_type="application/merge-patch+json"))
+
+    async def delete(self, path: str, *, uid: str, propagation: str = "Background") -> None:
+        """Delete the object of this uid; ConflictError if another one has its name by now."""
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        await self._call("delete", "DELETE", path, body={**body, "propagationPolicy": propagation})
+
+    async def text(self, path: str, **query: str) -> str:
+        """What is not JSON, such as a pod's log."""
+        return (await self._call("get", "GET", path, query=query)).decode("utf-8", "replace")
+
+    async def _call(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        media_type: str = "application/json",
+    ) -> bytes:
+        data = None if body is None else json.dumps(body).encode()
+        async with self._slots:  # also while it waits for a server that is too busy: that is what the server asks for
+            for tries_left in reversed(range(THROTTLED_TRIES)):
+                status, headers, content = await self._send(verb, method, path, query, data, media_type)
+                if status == 429 and tries_left:
+                    await asyncio.sleep(_retry_after(headers))
+                elif status >= 400:
+                    raise _error(status, content, f"{verb} {path}")
+                else:
+                    break
+        return content
+
+    async def _send(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        data: bytes | None,
+        media_type: str,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        status = 0
+        self._refresh_credentials()
+        try:
+            async with self._session.request(
+                method,
+                self._connection.server.rstrip("/") + path,
+                params=query,
+                data=data,
+                headers={**self._connection.as_http_headers(), "Content-Type": media_type},
+                ssl=self._tls,
+                proxy=self._connection.proxy_url,
+            ) as response:
+                status = response.status
+                return status, response.headers, await response.read()
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            reason = str(error) or type(error).__name__
+            raise UnavailableError(
+                f"{verb} {path}: no answer from the API server: {reason}", reason="Timeout"
+            ) from error
+        finally:
+            self.calls[verb, resource_of(path), status] += 1
+            if status == 401:
+                self._read_at -= CREDENTIALS_SECONDS
+
+    def _refresh_credentials(self) -> None:
+        if self._clock() < self._read_at + CREDENTIALS_SECONDS:
+            return
+        try:
+            connection = self._login()
+        except UserError as error:
+            raise UnavailableError(str(error), reason="Unauthorized") from error
+        self._read_at = self._clock()
+        if connection != self._connection:
+            self._connection, self._tls = connection, _tls(connection)
+
+
+def _tls(connection: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
+    return connection.as_ssl_context() if connection.server.startswith("https:") else True
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise UnavailableError(f"the API server answered with something else than JSON: {content[:80]!r}") from error
+    if not isinstance(value, dict):
+        raise UnavailableError(f"the API server answered with something else than an object: {content[:80]!r}")
+    return value
+
+
+def _error(status: int, content: bytes, call: str) -> ApiError:
+    """The error that a Status object, or whatever a proxy on the way said, stands for."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        body = None
+    answer = body if isinstance(body, dict) else {"message": content[:200].decode("utf-8", "replace")}
+    reason, message = str(answer.get("reason", "")), str(answer.get("message", ""))
+    kind = ERRORS.get(status, UnavailableError if status >= 500 else ApiError)
+    if kind is ConflictError and reason == "AlreadyExists":
+        kind = AlreadyExistsError
+    return kind(f"{call}: {message or f'HTTP status {status}'}", status=status, reason=reason)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    try:
+        seconds = float(headers.get("Retry-After", "1"))
+    except ValueError:  # a date
+        seconds = 1.0
+    return min(max(seconds, 0.1), LONGEST_THROTTLE_SECONDS)

@@ -1,0 +1,47 @@
+"""/healthz and /readyz, for the kubelet.
+
+They are answered by the event loop that does the work, so a loop that hangs answers no probe: it needs no other
+heartbeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from sppo_operator.errors import UserError
+
+Check = Callable[[], str]
+"""What is wrong; empty if nothing is."""
+
+
+@asynccontextmanager
+async def health_server(port: int, live: Check, ready: Check) -> AsyncIterator[int]:
+    """Serve the checks on all addresses; yields the port, which the system chooses for port 0."""
+    application = web.Application()
+    application.router.add_get("/healthz", _handler(live))
+    application.router.add_get("/readyz", _handler(ready))
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await _listen(runner, port)
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, port: int) -> None:
+    try:
+        await web.TCPSite(runner, port=port).start()
+    except OSError as error:
+        raise UserError(f"--health-port {port} cannot be served ({error.strerror}): give another one") from error
+
+
+def _handler(check: Check) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        fault = check()
+        return web.Response(text=f"{fault or 'ok'}\n", status=503 if fault else 200)
+
+    return handle

@@ -1,0 +1,143 @@
+"""What the cluster shows of one attempt: its Job, its pods and, in a queue, its Workload. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sppo_operator import ending, kueue
+from sppo_operator.decide import Outcome, Stage, Step
+from sppo_operator.facts import timestamp
+from sppo_operator.jobs import ATTEMPT_LABEL, CONTAINER, ITERATION_LABEL, QUEUE_LABEL, STAGE_LABEL
+from sppo_operator.objects import Object, has_ended, lost_at, name_of, true_condition
+from sppo_operator.result import End
+from sppo_operator.stuck import stuck
+
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What the cluster shows of one attempt."""
+
+    job: str
+    uid: str
+    """Of the Job."""
+    step: Step
+    attempt: int
+    image: str
+    created: str
+    end: End | None = None
+    """None while it is live, and while its pods are still ending."""
+    finished: str = ""
+    """When it ended."""
+    lost: bool = False
+    """It ended with its nodes, and its Job has not: delete it, or it goes on beside the next attempt."""
+    suspended: bool = False
+    """Job.spec.suspend."""
+    queue: str = ""
+    """The LocalQueue that has to admit it."""
+    going: bool = False
+    """It is being deleted: neither live nor ended until it is gone."""
+    admitted: bool = False
+    """It is in a queue, and may run."""
+    stuck: str = ""
+    """Why a pod has not started for a minute, and the remedy."""
+    look_again_seconds: float | None = None
+    """When time alone will change this observation."""
+    evictions: int = 0
+    waiting: str = ""
+    """What Kueue says about why it waits."""
+
+
+def observe(job: Object, pods: Sequence[Object], *, now: datetime, workload: Object | None = None) -> Observation:
+    """What there is to know about the attempt of a Job. Pods of another Job of the same name are left out."""
+    pods = [pod for pod in pods if _belongs(pod, job)]
+    labels, queue = job["metadata"]["labels"], job["metadata"]["labels"].get(QUEUE_LABEL, "")
+    suspended = bool(job["spec"].get("suspend"))
+    seen = Observation(
+        job=name_of(job),
+        uid=job["metadata"]["uid"],
+        step=Step(int(labels[ITERATION_LABEL]), Stage(labels[STAGE_LABEL])),
+        attempt=int(labels[ATTEMPT_LABEL]),
+        image=_image(job),
+        created=job["metadata"]["creationTimestamp"],
+        suspended=suspended,
+        queue=queue,
+        going="deletionTimestamp" in job["metadata"],
+        admitted=bool(queue) and not suspended,
+        evictions=kueue.evictions(workload),
+    )
+    if seen.going:
+        return seen
+    if over := true_condition(job, "Complete", "Failed"):
+        return _ended(seen, job, pods, over, over["lastTransitionTime"], workload)
+    if suspended:
+        return replace(seen, waiting=kueue.why_waiting(workload, queue)) if queue else seen
+    return _live(seen, job, pods, now, workload)
+
+
+def lingering(pods: Iterable[Object], job_name: str, now: datetime) -> bool:
+    """Whether pods of a Job that is gone may still run: they are neither over nor lost with their nodes."""
+    return any(pod["metadata"].get("labels", {}).get(JOB_NAME_LABEL) == job_name and _may_run(pod, now) for pod in pods)
+
+
+def _live(
+    seen: Observation, job: Object, pods: Sequence[Object], now: datetime, workload: Object | None
+) -> Observation:
+    """A Job that has no verdict yet. It never comes if pods cannot end because their nodes do not answer."""
+    verdict = true_condition(job, "SuccessCriteriaMet", "FailureTarget")
+    left = [pod for pod in pods if not has_ended(pod)]
+    deadlines = [deadline for pod in left if (deadline := lost_at(pod))]
+    if left and len(deadlines) == len(left):
+        if (remaining := (max(deadlines) - now).total_seconds()) > 0:
+            return replace(seen, look_again_seconds=remaining)
+        return replace(_ended(seen, job, pods, verdict, timestamp(max(deadlines)), workload), lost=True)
+    if verdict:
+        return seen
+    why, again = stuck(job, pods, now)
+    return replace(seen, stuck=why, look_again_seconds=again)
+
+
+def _ended(
+    seen: Observation,
+    job: Object,
+    pods: Sequence[Object],
+    condition: Object | None,
+    finished: str,
+    workload: Object | None,
+) -> Observation:
+    if condition is None:
+        end = ending.lost([pod for pod in pods if not has_ended(pod)])
+    elif condition["type"] in ("Complete", "SuccessCriteriaMet"):
+        end = ending.succeeded(job, pods)
+    else:
+        end = ending.failed(job, pods, condition)
+    if end.outcome is Outcome.DISRUPTED:
+        end = _on_purpose(seen, end, workload)
+    return replace(seen, end=end, finished=finished)
+
+
+def _on_purpose(seen: Observation, end: End, workload: Object | None) -> End:
+    """What looks like a disruption may be the doing of the queue or of the user."""
+    if seen.queue and (seen.suspended or kueue.is_evicted(workload)):
+        return replace(end, outcome=Outcome.EVICTED, message=kueue.why_evicted(workload))
+    if seen.suspended and not seen.queue:
+        return replace(end, outcome=Outcome.SUSPENDED, message="stopped by spec.suspend")
+    return end
+
+
+def _may_run(pod: Object, now: datetime) -> bool:
+    deadline = lost_at(pod)
+    return not has_ended(pod) and (deadline is None or now < deadline)
+
+
+def _belongs(pod: Object, job: Object) -> bool:
+    return bool(pod["metadata"].get("labels", {}).get(JOB_UID_LABEL) == job["metadata"]["uid"])
+
+
+def _image(job: Object) -> str:
+    containers = job["spec"]["template"]["spec"]["containers"]
+    return next(str(container["image"]) for container in containers if container["name"] == CONTAINER)

@@ -1,0 +1,72 @@
+"""A namespace of one test, with a workspace that the test can look into."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import Lab
+
+CLAIM = "workspace"
+
+
+@dataclass(frozen=True)
+class Namespace:
+    lab: Lab
+    name: str
+    workspace: Path
+    """The folder behind the claim; pods mount it at /workspace."""
+
+    @classmethod
+    def create(cls, lab: Lab, title: str, workspace: Path | None = None) -> Namespace:
+        name = f"{re.sub('[^a-z0-9]+', '-', title.lower())[:40].strip('-')}-{secrets.token_hex(3)}"
+        restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+        lab.create("namespaces", "", {"metadata": {"name": name, "labels": restricted}})
+        folder = workspace or Path(tempfile.mkdtemp(prefix="sppo-workspace-"))
+        folder.chmod(0o777)  # a hostPath volume keeps its owner, and pods run as user 1000
+        space = cls(lab, name, folder)
+        space.claim(CLAIM, folder)
+        return space
+
+    def claim(self, name: str, folder: Path) -> None:
+        """A claim that is bound to a folder of this machine."""
+        size = {"storage": "100Gi"}
+        volume = {
+            "capacity": size,
+            "accessModes": ["ReadWriteMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": str(folder), "type": "Directory"},
+            "claimRef": {"namespace": self.name, "name": name},
+        }
+        self.lab.create("persistentvolumes", "", {"metadata": {"name": f"{self.name}-{name}"}, "spec": volume})
+        claim = {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "volumeName": f"{self.name}-{name}",
+            "resources": {"requests": size},
+        }
+        self.lab.create("persistentvolumeclaims", self.name, {"metadata": {"name": name}, "spec": claim})
+
+    def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an SPPORun here, in this namespace's workspace."""
+        spec = {**manifest["spec"], "workspace": {"claimName": CLAIM}}
+        return self.lab.create("spporuns", self.name, {**manifest, "spec": spec})
+
+    def patch(self, run: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        return self.lab.patch("spporuns", self.name, run, {"spec": spec})
+
+    def folder(self, run: str) -> Path:
+        return self.workspace / self.name / run
+
+    def remove(self) -> None:
+        self.lab.delete("namespaces", "", self.name, "Foreground")
+        self.lab.until("namespaces", "", lambda spaces: self.name not in spaces, seconds=120)
+        self.lab.delete("persistentvolumes", "", f"{self.name}-{CLAIM}")
+        if self.workspace.name.startswith("sppo-workspace-"):
+            shutil.rmtree(self.workspace)

@@ -1,0 +1,109 @@
+"""The operator as users install it, and what tests do to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lab import Lab
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "sppo-system"
+NAME = "sppo-operator"
+LEASE = "sppo-operator"
+
+
+class Operator:
+    """The Deployment of `kubectl apply -k manifests`, with images that this machine has."""
+
+    def __init__(self, lab: Lab, image: str, trainer: str) -> None:
+        self.lab = lab
+        self.image = image
+        self.trainer = trainer
+
+    def install(self) -> None:
+        rendered = self.lab.kubectl("kustomize", str(ROOT / "manifests"))
+        manifests = [self._adapted(manifest) for manifest in yaml.safe_load_all(rendered)]
+        self.lab.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+        self.lab.kubectl("wait", "--for=condition=Established", "crd/spporuns.sppo.dev", "--timeout=30s")
+        self.until_ready(2)
+        self.leader()
+
+    def remove(self) -> None:
+        self.lab.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s")
+
+    def scale(self, replicas: int) -> None:
+        self.lab.patch("deployments", NAMESPACE, NAME, {"spec": {"replicas": replicas}})
+        self.until_ready(replicas)
+        if replicas == 0:
+            self.lab.until("pods", NAMESPACE, lambda pods: not pods, seconds=60)
+
+    def configure(self, **environment: str) -> None:
+        """Change the operator's environment, and wait until its pods have it: what an upgrade does."""
+        deployment = self.lab.get("deployments", NAMESPACE, NAME)
+        assert deployment is not None
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        kept = [item for item in container["env"] if item["name"] not in environment]
+        container["env"] = kept + [{"name": name, "value": value} for name, value in environment.items()]
+        self.lab.patch("deployments", NAMESPACE, NAME, {"spec": deployment["spec"]})
+        self.lab.kubectl("rollout", "status", f"deployment/{NAME}", "-n", NAMESPACE, "--timeout=120s")
+
+    def until_ready(self, replicas: int) -> None:
+        def ready(found: dict[str, Any]) -> bool:
+            status = found[NAME].get("status", {})
+            counts = [status.get(name, 0) for name in ("replicas", "readyReplicas", "updatedReplicas")]
+            return counts == [replicas] * 3 and status["observedGeneration"] == found[NAME]["metadata"]["generation"]
+
+        self.lab.until("deployments", NAMESPACE, ready, seconds=120)
+
+    def leader(self) -> str:
+        """The pod that holds the lease, once one does."""
+
+        def holder(leases: dict[str, Any]) -> str:
+            name = leases[LEASE]["spec"].get("holderIdentity") if LEASE in leases else None
+            return name if name in {pod["metadata"]["name"] for pod in self.lab.list("pods", NAMESPACE)} else ""
+
+        found: str = self.lab.until("leases", NAMESPACE, holder, seconds=60)
+        return found
+
+    def kill(self, pod: str) -> None:
+        """SIGKILL to the operator in this pod: no time to release the lease or to finish a pass."""
+        for process in processes("sppo_operator.main", pod):
+            os.kill(process, signal.SIGKILL)
+
+    def memory_peak_bytes(self) -> int:
+        """The most that any operator's process has used so far."""
+        peaks = []
+        for process in processes("sppo_operator.main", NAME):
+            lines = Path(f"/proc/{process}/status").read_text().splitlines()
+            peaks += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+        return max(peaks)
+
+    def log(self) -> str:
+        return "\n".join(self.lab.log(NAMESPACE, pod["metadata"]["name"]) for pod in self.lab.list("pods", NAMESPACE))
+
+    def _adapted(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        if manifest["kind"] == "Deployment":
+            container = manifest["spec"]["template"]["spec"]["containers"][0]
+            container["image"] = self.image
+            for variable in container["env"]:
+                if variable["name"] == "SPPO_TRAINER_IMAGE":
+                    variable["value"] = self.trainer
+        return manifest
+
+
+def processes(module: str, host: str) -> Iterable[int]:
+    """Processes of this machine that run a Python module in a container whose host name begins so."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+        names = [value for value in environment if value.startswith(f"HOSTNAME={host}".encode())]
+        if module.encode() in arguments and names:
+            yield int(folder.name)

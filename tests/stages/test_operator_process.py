@@ -1,0 +1,286 @@
+"""The operator as a process, and its watches: real kopf, real sockets and signals, a simulated API server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_server import Answer, ApiServer
+from simulated_operator import MANIFEST
+from sppo_operator.cache import Kind
+from sppo_operator.errors import SPPOError
+from sppo_operator.resources import job, jobs, lease
+from sppo_operator.settings import Settings
+from sppo_operator.validation import admit
+from sppo_operator.watches import Watches
+
+LEASE = lease("sppo-system", "sppo-operator")
+DEADLINE_SECONDS = 30.0
+Event = tuple[str, str, str]
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def add(server: ApiServer, plural: str, name: str, namespace: str = "lab", run: str = "demo") -> dict[str, Any]:
+    labels = {"sppo.dev/run": run} if run else {}
+    return server.add(plural, {"metadata": {"name": name, "namespace": namespace, "labels": labels}})
+
+
+@asynccontextmanager
+async def watching(server: ApiServer, *namespaces: str) -> AsyncIterator[tuple[list[Event], asyncio.Task[None]]]:
+    """The events that the watches tell of: kind, name, and whether the object is there."""
+    events: list[Event] = []
+
+    def seen(kind: Kind, gone: bool, item: Mapping[str, Any]) -> None:
+        events.append((kind.value, item["metadata"]["name"], "gone" if gone else "there"))
+
+    settings = Settings(image="i", lease_namespace="n", identity="me", namespaces=namespaces)
+    task = asyncio.create_task(Watches(settings, seen, login=server.login).run())
+    try:
+        yield events, task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def with_server(scenario: Callable[[ApiServer], Awaitable[None]]) -> None:
+    async def inside() -> None:
+        async with ApiServer().served() as server:
+            await scenario(server)
+
+    asyncio.run(inside())
+
+
+def test_watches_tell_of_everything_and_change_nothing() -> None:
+    async def scenario(server: ApiServer) -> None:
+        add(server, "spporuns", "demo", run="")
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        bystander = asyncio.Event()
+        async with watching(server) as (events, _):
+            await eventually(lambda: len(events) == 1)
+            made = add(server, "jobs", "j")
+            add(server, "jobs", "not-ours", run="")
+            add(server, "pods", "p", namespace="team")
+            server.change(made, spec={"suspend": True})
+            server.remove(server.at(made))
+            waiter = asyncio.create_task(bystander.wait())  # began while kopf ran
+            await eventually(lambda: len(events) == 5)
+            assert events[0] == ("spporuns", "demo", "there")
+            assert [event for event in events if event[0] == "jobs"] == [("jobs", "j", "there")] * 2 + [("jobs", "j", "gone")]
+            assert ("pods", "p", "there") in events
+            began = time.monotonic()
+        assert time.monotonic() - began < 2.5, "it did not stop when it was told to"
+        assert not waiter.done()
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        assert {request.method for request in server.requests} == {"GET"}
+
+    with_server(scenario)
+
+
+def test_watches_of_some_namespaces() -> None:
+    async def scenario(server: ApiServer) -> None:
+        for namespace in ("lab", "team", "other"):
+            add(server, "jobs", namespace, namespace)
+        async with watching(server, "lab", "team") as (events, _):
+            await eventually(lambda: len(events) == 2)
+            assert {name for _, name, _ in events} == {"lab", "team"}
+        lists = [request.path for request in server.requests if request.path.endswith("/jobs")]
+        assert all("/namespaces/" in path for path in lists)
+
+    with_server(scenario)
+
+
+def test_watches_outlast_an_api_server_that_is_away() -> None:
+    async def scenario(server: ApiServer) -> None:
+        server.answers.extend([Answer(503), Answer(403), Answer(0), Answer(500)])
+        add(server, "jobs", "j")
+        async with watching(server) as (events, task):
+            await eventually(lambda: events)
+            assert not task.done()
+
+    with_server(scenario)
+
+
+def test_the_end_of_kopf_is_an_error() -> None:
+    async def scenario(server: ApiServer) -> None:
+        async with watching(server) as (_, task):
+            await eventually(lambda: any("watch" in request.query for request in server.requests))
+            server.answers.extend([Answer(404)] * 50)  # as when the CRD is deleted
+            add(server, "jobs", "j")
+            server.drop_watches()
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await asyncio.wait([task])
+            assert task.exception() is not None
+            assert not isinstance(task.exception(), SPPOError)
+
+    with_server(scenario)
+
+
+class Operator:
+    """`python -m sppo_operator.main` with a lease of 3 s."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self.log = log
+
+    @classmethod
+    async def start(cls, server: ApiServer, folder: Path, identity: str) -> Operator:
+        config = folder / "kubeconfig"
+        named = {"clusters": [{"name": "x", "cluster": {"server": server.url}}], "users": [{"name": "x", "user": {}}]}
+        contexts = [{"name": "x", "context": {"cluster": "x", "user": "x"}}]
+        config.write_text(json.dumps({**named, "contexts": contexts, "current-context": "x"}))
+        log = folder / f"{identity}.log"
+        flags = f"--image trainer:1 --identity {identity} --lease-namespace sppo-system --health-port 0 --log-format json"
+        times = "--lease-seconds 4 --renew-seconds 3 --retry-seconds 1"
+        with log.open("wb") as sink:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "sppo_operator.main", *flags.split(), *times.split()),
+                env=os.environ | {"KUBECONFIG": str(config)},
+                stderr=sink,
+            )
+        return cls(process, log)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def end(self) -> int:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            return await self._process.wait()
+
+    def messages(self) -> list[str]:
+        return [json.loads(line)["message"] for line in self.log.read_text().splitlines()]
+
+
+def with_operators(folder: Path, scenario: Callable[[ApiServer, Callable[[str], Awaitable[Operator]]], Awaitable[None]]) -> None:
+    started: list[Operator] = []
+
+    async def inside(server: ApiServer) -> None:
+        async def start(identity: str) -> Operator:
+            started.append(await Operator.start(server, folder, identity))
+            return started[-1]
+
+        try:
+            await scenario(server, start)
+        finally:
+            for operator in started:
+                if operator._process.returncode is None:
+                    operator.signal(signal.SIGKILL)
+                    await operator.end()
+
+    with_server(inside)
+
+
+def holder(server: ApiServer) -> str:
+    (found,) = server.all("leases") or ({"spec": {}},)
+    return found["spec"].get("holderIdentity") or ""
+
+
+def test_from_a_run_to_its_first_job_to_a_clean_end(tmp_path: Path) -> None:
+    async def scenario(server: ApiServer, start: Callable[[str], Awaitable[Operator]]) -> None:
+        operator = await start("a")
+        await eventually(lambda: any("watch" in request.query for request in server.requests))
+        server.add("spporuns", admit(MANIFEST))
+        await eventually(lambda: server.all("jobs"))
+        (made,) = server.all("jobs")
+        assert made["metadata"]["name"] == "demo-i0-prepare-a1"
+        assert await server.get(job("lab", "demo-i0-prepare-a1"))
+        operator.signal(signal.SIGTERM)
+        assert await operator.end() == 0
+        assert holder(server) == ""
+        assert operator.messages()[-1] == "asked to stop"
+
+    with_operators(tmp_path, scenario)
+
+
+def test_a_standby_follows_a_leader_that_was_killed_and_one_that_was_stopped(tmp_path: Path) -> None:
+    async def scenario(server: ApiServer, start: Callable[[str], Awaitable[Operator]]) -> None:
+        first = await start("a")
+        await eventually(lambda: holder(server) == "a")
+        second = await start("b")
+        await eventually(lambda: "b waits to lead" in second.messages())
+        killed = time.monotonic()
+        first.signal(signal.SIGKILL)
+        await eventually(lambda: holder(server) == "b")
+        assert time.monotonic() - killed < 4 + 3, "more than the lease and two looks"
+        third = await start("c")
+        await eventually(lambda: "c waits to lead" in third.messages())
+        second.signal(signal.SIGTERM)
+        await eventually(lambda: holder(server) == "c")
+        assert await second.end() == 0
+        third.signal(signal.SIGINT)
+        assert await third.end() == 0
+
+    with_operators(tmp_path, scenario)
+
+
+def test_a_leader_that_was_frozen_does_nothing_more(tmp_path: Path) -> None:
+    async def scenario(server: ApiServer, start: Callable[[str], Awaitable[Operator]]) -> None:
+        frozen = await start("a")
+        await eventually(lambda: any("leading" in message for message in frozen.messages()))
+        frozen.signal(signal.SIGSTOP)
+        server.add("spporuns", admit(MANIFEST))
+        await asyncio.sleep(4.5)  # longer than the lease, on the system's clock: the process has no other
+        calls = len(server.calls)
+        frozen.signal(signal.SIGCONT)
+        assert await frozen.end() == 1
+        assert len(server.calls) == calls
+        assert server.all("jobs") == []
+
+    with_operators(tmp_path, scenario)
+
+
+def test_a_leader_without_an_api_server_ends(tmp_path: Path) -> None:
+    async def scenario(server: ApiServer, start: Callable[[str], Awaitable[Operator]]) -> None:
+        operator = await start("a")
+        await eventually(lambda: any("leading" in message for message in operator.messages()))
+        server.answers.extend([Answer(503, {"message": "down"})] * 1000)
+        assert await operator.end() == 1
+        assert "the lease is lost: ending" in operator.messages()
+
+    with_operators(tmp_path, scenario)
+
+
+def test_a_standby_ends_when_asked_to(tmp_path: Path) -> None:
+    async def scenario(server: ApiServer, start: Callable[[str], Awaitable[Operator]]) -> None:
+        server.answers.extend([Answer(503, {"message": "down"})] * 1000)
+        operator = await start("a")
+        await eventually(lambda: any("down" in message for message in operator.messages()))
+        operator.signal(signal.SIGTERM)
+        assert await operator.end() == 0
+
+    with_operators(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [("", "no trainer image is set"), ("--image x --lease-namespace n", "the kubeconfig cannot be used")],
+    ids=["settings", "kubeconfig"],
+)
+def test_what_the_user_must_change_ends_it_with_64(flags: str, message: str, tmp_path: Path) -> None:
+    async def scenario() -> tuple[int | None, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sppo_operator.main", *flags.split()),
+            env=os.environ | {"KUBECONFIG": str(tmp_path / "missing")},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, errors = await process.communicate()
+        return process.returncode, errors
+
+    code, errors = asyncio.run(scenario())
+    assert code == 64
+    assert errors.decode().startswith("error: ")
+    assert message in errors.decode()
+    assert len(errors.splitlines()) == 1

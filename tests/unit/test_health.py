@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+from sppo_operator.errors import UserError
+from sppo_operator.health import health_server
+
+
+async def _ask(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as response:
+        return response.status, await response.text()
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [("/healthz", (503, "a watch is stale\n")), ("/readyz", (200, "ok\n")), ("/metrics", (404, "404: Not Found"))],
+)
+def test_checks_are_answered(path: str, answer: tuple[int, str]) -> None:
+    async def scenario() -> tuple[int, str]:
+        async with health_server(0, live=lambda: "a watch is stale", ready=lambda: "") as port:
+            return await _ask(port, path)
+
+    assert asyncio.run(scenario()) == answer
+
+
+def test_a_port_in_use_is_named() -> None:
+    async def scenario(port: int) -> None:
+        async with health_server(port, live=str, ready=str):
+            pass
+
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"--health-port {port} cannot be served .*: give another one"):
+            asyncio.run(scenario(port))
