@@ -6,10 +6,10 @@ BIN := .venv/bin
 DEMO := .demo$(if $(filter-out 0,$(SEED)),/seed-$(SEED))
 INSTALLER := requirements/install.sh requirements/uv.txt operator/pyproject.toml trainer/pyproject.toml
 
-.PHONY: help demo check test faults lock clean
+.PHONY: help demo check test faults cluster operator cluster-down lock clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: .venv/run.stamp ## align a real 135M chat model in two iterations on this machine (SEED=n chooses the seed)
 	@$(BIN)/python demo/seeded.py manifests/examples/demo.yaml "$(SEED)" $(DEMO)/demo.yaml
@@ -28,6 +28,15 @@ test: .venv/test.stamp ## all tests, with a shortened demo among them
 
 faults: .venv/test.stamp ## kill every stage twenty times at random moments and compare the digests
 	SPPO_KILLS=20 $(BIN)/pytest tests/stages/test_kill.py
+
+cluster: .venv/test.stamp ## build (once, 10 minutes) and boot a real Kubernetes node in namespaces of its own
+	@PYTHONPATH=tests/cluster $(BIN)/python -m testbed up
+
+operator: .venv/test.stamp ## install the operator, a trainer and the demo's workspace on that node
+	@PYTHONPATH=tests/cluster $(BIN)/python tests/cluster/tryout.py
+
+cluster-down: ## end the node and leave nothing behind
+	@PYTHONPATH=tests/cluster $(BIN)/python -m testbed down
 
 lock: .venv/run.stamp ## compile requirements/*.in to hash-pinned requirements/*.txt
 	requirements/lock.sh

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,10 +82,12 @@ class Api:
         *,
         concurrent_calls: int = CONCURRENT_CALLS,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.calls: Counter[tuple[str, str, int]] = Counter()
         self._login = login
         self._clock = clock
+        self._sleep = sleep
         self._slots = asyncio.Semaphore(concurrent_calls)
         self._connection = login()
         self._tls = _tls(self._connection)
@@ -158,7 +161,7 @@ class Api:
             for tries_left in reversed(range(THROTTLED_TRIES)):
                 status, headers, content = await self._send(verb, method, path, query, data, media_type)
                 if status == 429 and tries_left:
-                    await asyncio.sleep(_retry_after(headers))
+                    await self._sleep(_retry_after(headers))
                 elif status >= 400:
                     raise _error(status, content, f"{verb} {path}")
                 else:
@@ -189,10 +192,8 @@ class Api:
                 status = response.status
                 return status, response.headers, await response.read()
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            reason = str(error) or type(error).__name__
-            raise UnavailableError(
-                f"{verb} {path}: no answer from the API server: {reason}", reason="Timeout"
-            ) from error
+            message = f"{verb} {path}: no answer from the API server: {_cause(error)}"
+            raise UnavailableError(message, reason="Timeout") from error
         finally:
             self.calls[verb, resource_of(path), status] += 1
             if status == 401:
@@ -236,6 +237,14 @@ def _error(status: int, content: bytes, call: str) -> ApiError:
     if kind is ConflictError and reason == "AlreadyExists":
         kind = AlreadyExistsError
     return kind(f"{call}: {message or f'HTTP status {status}'}", status=status, reason=reason)
+
+
+def _cause(error: BaseException) -> str:
+    """What failed, in the same words every time: the text of aiohttp has addresses of objects in it."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno
+        return f"{error.host}:{error.port}: {os.strerror(number) if number else type(error.os_error).__name__}"
+    return str(error) or type(error).__name__
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -138,7 +138,7 @@ def _suspended(holds: Holds) -> Condition:
     if holds.suspended:
         message = "spec.suspend is true: no pod runs; set it to false, and the run goes on where it was."
         return Condition("Suspended", "True", SUSPENDED, message)
-    return Condition("Suspended", "False", NOT_SUSPENDED, "spec.suspend is false.")
+    return Condition("Suspended", "False", NOT_SUSPENDED, "spec.suspend holds nothing back.")
 
 
 def _degraded(records: Records, actions: tuple[Action, ...]) -> Condition:

@@ -217,7 +217,7 @@ def _failure(step: Step, tried: Attempts) -> Fail:
 
 
 def _delay_seconds(plan: Plan, tried: Attempts) -> float:
-    if tried.last in (None, Outcome.SUSPENDED):
-        return 0.0
+    if tried.last in (None, Outcome.SUSPENDED, Outcome.EVICTED):
+        return 0.0  # the user, or the queue, has decided when
     doublings = max(tried.charged - 1, 0) if tried.last is Outcome.FAILED else 0
     return min(plan.backoff_seconds * 2.0 ** min(doublings, 60), LONGEST_BACKOFF_SECONDS)

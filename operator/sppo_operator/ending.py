@@ -17,6 +17,7 @@ from sppo_operator.jobs import STAGE_LABEL
 from sppo_operator.objects import (
     Object,
     deletion_asked,
+    has_ended,
     moment,
     name_of,
     one_line,
@@ -125,6 +126,8 @@ def _end_of_pod(job: Object, pod: Object) -> End | None:
         return _disrupted(code, f"pod {name_of(pod)} was disrupted: {why}")
     if code:
         return _end_of_container(job, pod, terminated)
+    if not has_ended(pod) and "deletionTimestamp" in pod["metadata"]:
+        return _disrupted(None, f"pod {name_of(pod)} was deleted, and its node does not answer")
     if code is None and phase_of(pod) == "Failed":
         why = pod["status"].get("message") or pod["status"].get("reason", "")
         return _disrupted(None, f"pod {name_of(pod)} was refused by its node: {why}")

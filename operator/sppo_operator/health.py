@@ -18,8 +18,8 @@ Check = Callable[[], str]
 
 
 @asynccontextmanager
-async def health_server(port: int, live: Check, ready: Check) -> AsyncIterator[int]:
-    """Serve the checks on all addresses; yields the port, which the system chooses for port 0."""
+async def health_server(port: int, live: Check, ready: Check) -> AsyncIterator[None]:
+    """Serve the checks on all addresses, of IPv4 and IPv6. Raises UserError if the port cannot be had."""
     application = web.Application()
     application.router.add_get("/healthz", _handler(live))
     application.router.add_get("/readyz", _handler(ready))
@@ -27,7 +27,7 @@ async def health_server(port: int, live: Check, ready: Check) -> AsyncIterator[i
     await runner.setup()
     try:
         await _listen(runner, port)
-        yield runner.addresses[0][1]
+        yield
     finally:
         await runner.cleanup()
 

@@ -35,19 +35,24 @@ def why_waiting(workload: Object | None, queue: str) -> str:
     """Why a Job that is in a queue does not run, and what to do if waiting does not help."""
     if workload is None:
         return (
-            f"queue {queue} has no Workload for it yet: if this lasts, check that Kueue is installed, manages Jobs in "
-            "this namespace, and that the operator may list workloads.kueue.x-k8s.io"
+            f"queue {queue} has no Workload for it yet: if this lasts, check that Kueue is installed and manages Jobs in "
+            "this namespace, that spec.queue.priorityClass exists, and that the operator may list workloads.kueue.x-k8s.io"
         )
     name, found = name_of(workload), conditions_of(workload)
     if finished := true_condition(workload, "Finished"):
         return f"Kueue could not start it ({_quoted(finished)}): delete the Job, and another one is made"
     if not workload["spec"].get("active", True):
         return f"its Workload {name} is deactivated ({_quoted(found.get('Evicted'))}): set its spec.active to true"
-    if true_condition(workload, "QuotaReserved"):
+    reserved = true_condition(workload, "QuotaReserved")
+    if reserved and is_evicted(workload):
+        return f"queue {queue} took its place, and its pods are ending ({_quoted(found['Evicted'])})"
+    if reserved:
         pending = ", ".join(_pending_checks(workload))
         return f"queue {queue} has room for it, and admission checks are pending: {pending or 'Kueue names none'}"
     if "QuotaReserved" in found:
-        return f"queue {queue}: {_quoted(found['QuotaReserved'])}"
+        why = found["QuotaReserved"]
+        remedy = ": mend that, or change spec.queue.name" if why.get("reason") == "Inadmissible" else ""
+        return f"queue {queue}: {_quoted(why)}{remedy}"
     return f"queue {queue} has not looked at it yet"
 
 

@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,11 +42,13 @@ class Elector:
         *,
         fence: Callable[[float], object],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._api = api
         self._settings = settings
         self._fence = fence
         self._clock = clock
+        self._sleep = sleep
         self._lease: dict[str, Any] | None = None
         self._spec: dict[str, Any] = {}
         self._changed_at = -math.inf
@@ -78,14 +80,15 @@ class Elector:
     async def acquire(self) -> None:
         """Return as soon as this process is the leader."""
         while not await self._try(self._settings.renew_seconds):
-            await asyncio.sleep(self._settings.retry_seconds * (1 + RETRY_JITTER * random.random()))
+            await self._sleep(self._settings.retry_seconds * (1 + RETRY_JITTER * random.random()))
 
     async def hold(self) -> None:
         """Renew the lease; return when it was not renewed for `renew_seconds`, or is somebody else's."""
-        while (left := self._renewed_at + self._settings.renew_seconds - self._clock()) > 0:
-            await asyncio.sleep(min(left, self._settings.retry_seconds))
+        while (left := self._seconds_to_renew()) > 0:
+            await self._sleep(min(left, self._settings.retry_seconds))
             # Half the time for one try: an answer that got lost leaves time for another one.
-            renewed = await self._try(self._settings.renew_seconds / 2)
+            limit = min(self._seconds_to_renew(), self._settings.renew_seconds / 2)
+            renewed = limit > 0 and await self._try(limit)
             if not renewed and self.holder not in ("", self._settings.identity):
                 log.error("%s leads now", self.holder)
                 self._renewed_at = -math.inf
@@ -167,6 +170,9 @@ class Elector:
             "renewTime": now,
             "leaseTransitions": changes + 1 if self._lease is not None and not renewal else changes,
         }
+
+    def _seconds_to_renew(self) -> float:
+        return self._renewed_at + self._settings.renew_seconds - self._clock()
 
     def _path(self) -> str:
         return lease(self._settings.lease_namespace, self._settings.lease_name)

@@ -9,7 +9,14 @@ from datetime import datetime
 from sppo_operator import ending, kueue
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import timestamp
-from sppo_operator.jobs import ATTEMPT_LABEL, CONTAINER, ITERATION_LABEL, QUEUE_LABEL, STAGE_LABEL
+from sppo_operator.jobs import (
+    ATTEMPT_LABEL,
+    CONTAINER,
+    ITERATION_LABEL,
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+    STAGE_LABEL,
+)
 from sppo_operator.objects import Object, has_ended, lost_at, name_of, true_condition
 from sppo_operator.result import End
 from sppo_operator.stuck import stuck
@@ -39,6 +46,8 @@ class Observation:
     """Job.spec.suspend."""
     queue: str = ""
     """The LocalQueue that has to admit it."""
+    priority: str = ""
+    """Its WorkloadPriorityClass."""
     going: bool = False
     """It is being deleted: neither live nor ended until it is gone."""
     admitted: bool = False
@@ -66,6 +75,7 @@ def observe(job: Object, pods: Sequence[Object], *, now: datetime, workload: Obj
         created=job["metadata"]["creationTimestamp"],
         suspended=suspended,
         queue=queue,
+        priority=labels.get(PRIORITY_LABEL, ""),
         going="deletionTimestamp" in job["metadata"],
         admitted=bool(queue) and not suspended,
         evictions=kueue.evictions(workload),

@@ -43,6 +43,8 @@ AGAIN_SECONDS = 2.0
 """When to look again at what the cluster tells nobody about, such as a pod's grace period that runs out."""
 QUEUE_SECONDS = 15.0
 """How often the reason why a Job waits in its queue is read again."""
+DEFAULT_QUEUE = "default"
+"""Where Kueue puts Jobs that name no queue, if the namespace has a LocalQueue of this name."""
 DRY_RUN_ATTEMPT = 999999
 """No Job of this name ever exists."""
 
@@ -57,6 +59,8 @@ class Pass:
     uid: str
     status: Mapping[str, Any]
     """As the API server holds it."""
+    recorded: Mapping[Step, Record]
+    """What the status says."""
     image: str
     now: datetime
     observations: list[Observation] = field(default_factory=list)
@@ -112,12 +116,19 @@ class Reconciler:
     def _begin(self, resource: Mapping[str, Any]) -> Pass:
         run, status = Run.of(resource), resource.get("status", {})
         image = run.spec.get("image") or status.get("image") or self._settings.image
-        return Pass(run=run, uid=resource["metadata"]["uid"], status=status, image=image, now=self._clock())
+        return Pass(
+            run=run,
+            uid=resource["metadata"]["uid"],
+            status=status,
+            recorded=records_of({"status": status}),
+            image=image,
+            now=self._clock(),
+        )
 
     # Observe
 
     async def _observe(self, this: Pass) -> None:
-        recorded = records_of({"status": this.status})
+        recorded = dict(this.recorded)
         if retry_of(this.run) != this.status.get("observedRetry", ""):
             recorded = {step: replace(record, attempts=record.attempts.renewed()) for step, record in recorded.items()}
         key = Key(this.run.namespace, this.run.name)
@@ -175,7 +186,7 @@ class Reconciler:
         selector = f"kueue.x-k8s.io/job-uid={item['metadata']['uid']}"
         try:
             found = await self._api.list(workloads(this.run.namespace), selector=selector)
-        except NotFoundError:  # no Kueue is installed; the condition Queued says that no Workload exists
+        except (NotFoundError, ForbiddenError):  # no Kueue, or no right: the condition Queued says what to check
             return None
         return found[0] if found else None
 
@@ -226,7 +237,7 @@ class Reconciler:
         suspend = this.run.spec["suspend"]
         if seen.going:
             this.look_again(AGAIN_SECONDS)
-        elif failed or not _is_current(this, seen) or (suspend and seen.queue):
+        elif failed or not _is_current(this, seen) or (suspend and seen.queue) or _is_misplaced(this.run, seen):
             await self._delete(this, seen)  # Kueue would start a suspended Job of its queue again
         elif seen.suspended != suspend and not seen.queue:
             await self._suspend(this, seen, suspend)
@@ -299,8 +310,7 @@ class Reconciler:
         await self._recorder.tell(resource, events_of(this.status, status))
 
     def _facts(self, this: Pass) -> Facts:
-        recorded = records_of({"status": this.status})
-        failures = Counter(this.status.get("failures", {})) + causes(recorded, this.records)
+        failures = Counter(this.status.get("failures", {})) + causes(this.recorded, this.records)
         return Facts(
             records=this.records,
             failures=failures,
@@ -313,9 +323,11 @@ class Reconciler:
         live = this.live()
         over = isinstance(this.actions[-1], Fail | Finish)
         stuck = "; ".join(seen.stuck for seen in live if seen.stuck)
-        queued = {seen.step: seen.waiting for seen in live if seen.queue and seen.suspended and not seen.going}
-        if queued:
-            this.look_again(QUEUE_SECONDS)
+        waiting = [seen for seen in live if seen.queue and seen.suspended and not seen.going]
+        for seen in waiting:  # Kueue says why in the first seconds
+            fresh = (this.now - datetime.fromisoformat(seen.created)).total_seconds() < QUEUE_SECONDS
+            this.look_again(AGAIN_SECONDS if fresh else QUEUE_SECONDS)
+        queued = {seen.step: seen.waiting for seen in waiting}
         return Holds(suspended=this.run.spec["suspend"] and not over, queued=queued, stuck=stuck, blocked=this.blocked)
 
     async def _clean_up(self, this: Pass) -> None:
@@ -339,7 +351,7 @@ def _owner(item: Mapping[str, Any]) -> str:
 
 def _is_news(this: Pass, seen: Observation) -> bool:
     """Whether the end of this attempt is not recorded yet."""
-    recorded = records_of({"status": this.status}).get(seen.step, Record()).attempts
+    recorded = this.recorded.get(seen.step, Record()).attempts
     return seen.attempt > recorded.made or (seen.attempt == recorded.made and recorded.last is Outcome.RUNNING)
 
 
@@ -349,10 +361,19 @@ def _is_current(this: Pass, seen: Observation) -> bool:
     return seen.attempt == recorded.made and recorded.last is Outcome.RUNNING
 
 
+def _is_misplaced(run: Run, seen: Observation) -> bool:
+    """Whether it waits in another queue, or with another priority, than the run names now."""
+    named = run.spec.get("queue", {"name": DEFAULT_QUEUE})
+    waits = bool(seen.queue) and seen.suspended
+    return waits and (seen.queue, seen.priority) != (named["name"], named.get("priorityClass", ""))
+
+
 def _vanished(this: Pass) -> End:
     if this.run.spec["suspend"]:
         return End(outcome=Outcome.SUSPENDED, exit_code=None, message="stopped by spec.suspend")
-    return End(outcome=Outcome.VANISHED, exit_code=None, message="its Job was removed before its end was seen")
+    failed = any((item["type"], item["status"]) == ("Succeeded", "False") for item in this.status.get("conditions", ()))
+    message = "stopped because the run failed" if failed else "its Job was removed before its end was seen"
+    return End(outcome=Outcome.VANISHED, exit_code=None, message=message)
 
 
 def _refused_before(this: Pass) -> Fail | None:

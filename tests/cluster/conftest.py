@@ -49,11 +49,10 @@ def image(request: pytest.FixtureRequest) -> Callable[[str], str]:
         return lambda target: f"{os.environ['SPPO_TEST_IMAGES']}/sppo-{target}:test"
     node: Node = request.getfixturevalue("node")
     builders = {"operator": images.operator_image, "trainer": images.trainer_image, "standin": images.standin_image}
-    ctr = ["ctr", "-a", str(node.state / "run" / "containerd-1.sock"), "-n", "k8s.io"]
 
     def ready(target: str) -> str:
         name = builders[target]()
-        images.load(name, ctr)
+        images.load(name, node.ctr())
         return name
 
     return ready

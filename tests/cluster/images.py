@@ -22,7 +22,7 @@ from registry import serve
 
 ROOT = Path(__file__).parents[2]
 HOST_CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-CACHE = Path(os.environ.get("SPPO_CACHE", HOST_CACHE / "sppo-operator"))
+CACHE = Path(os.environ.get("SPPO_CACHE", HOST_CACHE / "sppo-operator")) / "images"
 SUITE = "bookworm"
 BASES = {
     "build": ["--variant=minbase", "--include=python3-venv,ca-certificates"],
@@ -75,7 +75,9 @@ def load(image: str, ctr: Sequence[str]) -> None:
         # gzip without compression: the registry keeps it plain.
         how = ["--compression-format=gzip", "--compression-level=0", "--tls-verify=false"]
         _output(*_buildah("push"), *how, image, target)
-        with subprocess.Popen([*ctr, "image", "import", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as taking:
+        with subprocess.Popen(
+            [*ctr, "image", "import", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ) as taking:
             assert taking.stdin is not None
             registry.write_archive(image, taking.stdin)
     if image not in _images(ctr):
@@ -136,7 +138,7 @@ def _build(image: str, dockerfile: Path, context: Path, *arguments: str) -> str:
 
 def _exists(image: str) -> bool:
     command = [*_buildah("inspect"), "--type=image", "--format={{.FromImageID}}", image]
-    return subprocess.run(command, capture_output=True).returncode == 0
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def _buildah(command: str) -> list[str]:
@@ -146,7 +148,7 @@ def _buildah(command: str) -> list[str]:
 
 
 def _output(*command: str) -> str:
-    finished = subprocess.run(command, capture_output=True, text=True)
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
     if finished.returncode:
         said = "\n".join(finished.stderr.strip().splitlines()[-8:])
         raise RuntimeError(f"{' '.join(command)} ended with {finished.returncode}:\n{said}")
@@ -160,7 +162,9 @@ def _digest(paths: Iterable[Path], *words: str) -> str:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             if file.is_file() and not any(part == "__pycache__" or part.endswith("_cache") for part in file.parts):
-                digest.update(json.dumps([str(file.relative_to(ROOT)), hashlib.sha256(file.read_bytes()).hexdigest()]).encode())
+                digest.update(
+                    json.dumps([str(file.relative_to(ROOT)), hashlib.sha256(file.read_bytes()).hexdigest()]).encode()
+                )
     return digest.hexdigest()[:12]
 
 

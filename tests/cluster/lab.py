@@ -10,6 +10,7 @@ import json
 import ssl
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Lab:
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.http = httpx.Client(
             base_url=cluster["server"],
-            verify=ssl.create_default_context(cafile=cluster["certificate-authority"]),
+            verify=ssl.create_default_context(cadata=b64decode(cluster["certificate-authority-data"]).decode()),
             headers={"Authorization": f"Bearer {user['token']}"},
             timeout=30,
             trust_env=False,
@@ -128,9 +129,7 @@ class Lab:
         assert found is not None
         return found
 
-    def until_run(
-        self, namespace: str, name: str, question: Callable[[Object], Any], *, seconds: float = 60
-    ) -> Object:
+    def until_run(self, namespace: str, name: str, question: Callable[[Object], Any], *, seconds: float = 60) -> Object:
         """The run as it is when `question` about it turns true."""
         return self.until(
             "spporuns",
@@ -141,7 +140,9 @@ class Lab:
 
     def until_over(self, namespace: str, name: str, *, seconds: float = 60) -> Object:
         """The run when its condition Succeeded is no longer Unknown."""
-        return self.until_run(namespace, name, lambda run: condition(run, "Succeeded")["status"] in ("True", "False"), seconds=seconds)
+        return self.until_run(
+            namespace, name, lambda run: condition(run, "Succeeded")["status"] in ("True", "False"), seconds=seconds
+        )
 
 
 def condition(resource: Mapping[str, Any], kind: str) -> dict[str, str]:

@@ -70,10 +70,33 @@ class Operator:
         found: str = self.lab.until("leases", NAMESPACE, holder, seconds=60)
         return found
 
+    def pods(self) -> list[str]:
+        return sorted(pod["metadata"]["name"] for pod in self.lab.list("pods", NAMESPACE))
+
     def kill(self, pod: str) -> None:
         """SIGKILL to the operator in this pod: no time to release the lease or to finish a pass."""
+        self.signal(pod, signal.SIGKILL)
+
+    def signal(self, pod: str, number: signal.Signals) -> None:
         for process in processes("sppo_operator.main", pod):
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, number)
+
+    def restarts(self, pod: str) -> int:
+        """How often the kubelet has started the operator in this pod again."""
+        found = self.lab.get("pods", NAMESPACE, pod)
+        return _restarts(found) if found else 0
+
+    def until_restarted(self, pod: str, restarts: int) -> None:
+        """The pod is ready after so many restarts."""
+        self.lab.until(
+            "pods", NAMESPACE, lambda pods: _restarts(pods[pod]) >= restarts and _is_ready(pods[pod]), seconds=120
+        )
+
+    def renew(self) -> None:
+        """New pods in place of those that were killed: the kubelet would let them wait longer after every kill."""
+        if any(map(self.restarts, self.pods())):
+            self.scale(0)
+            self.scale(2)
 
     def memory_peak_bytes(self) -> int:
         """The most that any operator's process has used so far."""
@@ -94,6 +117,14 @@ class Operator:
                 if variable["name"] == "SPPO_TRAINER_IMAGE":
                     variable["value"] = self.trainer
         return manifest
+
+
+def _restarts(pod: dict[str, Any]) -> int:
+    return sum(status["restartCount"] for status in pod["status"].get("containerStatuses", ()))
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    return all(status["ready"] for status in pod["status"].get("containerStatuses", ()))
 
 
 def processes(module: str, host: str) -> Iterable[int]:

@@ -18,12 +18,11 @@ from api_server import Answer, ApiServer
 from simulated_operator import MANIFEST
 from sppo_operator.cache import Kind
 from sppo_operator.errors import SPPOError
-from sppo_operator.resources import job, jobs, lease
+from sppo_operator.resources import job
 from sppo_operator.settings import Settings
 from sppo_operator.validation import admit
 from sppo_operator.watches import Watches
 
-LEASE = lease("sppo-system", "sppo-operator")
 DEADLINE_SECONDS = 30.0
 Event = tuple[str, str, str]
 
@@ -79,7 +78,9 @@ def test_watches_tell_of_everything_and_change_nothing() -> None:
             waiter = asyncio.create_task(bystander.wait())  # began while kopf ran
             await eventually(lambda: len(events) == 5)
             assert events[0] == ("spporuns", "demo", "there")
-            assert [event for event in events if event[0] == "jobs"] == [("jobs", "j", "there")] * 2 + [("jobs", "j", "gone")]
+            assert [event for event in events if event[0] == "jobs"] == [("jobs", "j", "there")] * 2 + [
+                ("jobs", "j", "gone")
+            ]
             assert ("pods", "p", "there") in events
             began = time.monotonic()
         assert time.monotonic() - began < 2.5, "it did not stop when it was told to"
@@ -143,7 +144,9 @@ class Operator:
         contexts = [{"name": "x", "context": {"cluster": "x", "user": "x"}}]
         config.write_text(json.dumps({**named, "contexts": contexts, "current-context": "x"}))
         log = folder / f"{identity}.log"
-        flags = f"--image trainer:1 --identity {identity} --lease-namespace sppo-system --health-port 0 --log-format json"
+        flags = (
+            f"--image trainer:1 --identity {identity} --lease-namespace sppo-system --health-port 0 --log-format json"
+        )
         times = "--lease-seconds 4 --renew-seconds 3 --retry-seconds 1"
         with log.open("wb") as sink:
             process = await asyncio.create_subprocess_exec(
@@ -164,7 +167,9 @@ class Operator:
         return [json.loads(line)["message"] for line in self.log.read_text().splitlines()]
 
 
-def with_operators(folder: Path, scenario: Callable[[ApiServer, Callable[[str], Awaitable[Operator]]], Awaitable[None]]) -> None:
+def with_operators(
+    folder: Path, scenario: Callable[[ApiServer, Callable[[str], Awaitable[Operator]]], Awaitable[None]]
+) -> None:
     started: list[Operator] = []
 
     async def inside(server: ApiServer) -> None:
@@ -184,8 +189,7 @@ def with_operators(folder: Path, scenario: Callable[[ApiServer, Callable[[str], 
 
 
 def holder(server: ApiServer) -> str:
-    (found,) = server.all("leases") or ({"spec": {}},)
-    return found["spec"].get("holderIdentity") or ""
+    return next((found["spec"].get("holderIdentity") or "" for found in server.all("leases")), "")
 
 
 def test_from_a_run_to_its_first_job_to_a_clean_end(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class ApiServer(SimulatedApi):
         self.logs: dict[str, str] = {}
         self._history: list[tuple[int, At, str, Object]] = []
         self._news = asyncio.Event()
-        self._watches: set[web.BaseRequest] = set()
+        self._watches: list[web.BaseRequest] = []
 
     def login(self) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(server=self.url, token="secret")
@@ -129,7 +129,7 @@ class ApiServer(SimulatedApi):
         return {"kind": f"{kind}List", "apiVersion": version, "metadata": metadata, "items": bare[first:last]}
 
     async def _watch(self, request: web.BaseRequest, at: At) -> web.StreamResponse:
-        self._watches.add(request)
+        self._watches.append(request)
         response = web.StreamResponse()
         await response.prepare(request)
         seen = int(request.query["resourceVersion"])
@@ -161,7 +161,13 @@ def _discovery(path: str) -> Object | None:
         verbs = ["list", "watch", "patch"]
         return {
             "resources": [
-                {"name": plural, "singularName": kind.lower(), "namespaced": kind != "Namespace", "kind": kind, "verbs": verbs}
+                {
+                    "name": plural,
+                    "singularName": kind.lower(),
+                    "namespaced": kind != "Namespace",
+                    "kind": kind,
+                    "verbs": verbs,
+                }
                 for plural, kind in RESOURCES[path]
             ]
         }

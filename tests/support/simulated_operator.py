@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import math
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import yaml
 from simulated_api import Call, Object, merged
-from simulated_cluster import SimulatedCluster, has_ended
+from simulated_cluster import HANGS, Behaviour, SimulatedCluster, has_ended
 from sppo_operator.cache import Key, Kind
 from sppo_operator.errors import ApiError
 from sppo_operator.progress import ProgressBoard
@@ -35,6 +36,11 @@ spec:
 KEY = Key("lab", "demo")
 RETRY_SECONDS = 1.0
 LONGEST = 400
+PATIENCE_SECONDS = 600.0
+"""The longest backoff between two attempts."""
+
+
+FAILS, USER_FAULT = Behaviour(1, "boom"), Behaviour(65, '{"error": "prompts.source lacks a column: name it"}')
 
 
 class Crash(BaseException):
@@ -109,7 +115,8 @@ class SimulatedOperator:
         for _ in range(LONGEST):
             if until():
                 return
-            self.step() or self._sleep()
+            if not self.step():
+                self._sleep()
         raise AssertionError(f"not in {LONGEST} steps: {self.status}")
 
     def finish(self, phase: str = "Succeeded") -> None:
@@ -127,8 +134,23 @@ class SimulatedOperator:
         raise AssertionError(f"not in {LONGEST} steps: {self.status}")
 
     def _sleep(self) -> None:
-        assert self.due, f"nobody would ever look again: {self.status}"
-        self.cluster.wait((self.due - self.cluster.now).total_seconds())
+        left = (self.due - self.cluster.now).total_seconds() if self.due else math.inf
+        assert left <= PATIENCE_SECONDS, f"nobody would look again soon: {self.status}"
+        self.cluster.wait(left)
+
+    def rest(self, passes: int = 8) -> None:
+        """Look again and again, with all news."""
+        for _ in range(passes):
+            self.cluster.tick()
+            for kind in Kind:
+                self.cluster.deliver(self.cache, kind)
+            self.look()
+            self.cluster.wait(1)
+
+    def at_work(self, stage: str) -> bool:
+        """Whether a pod of this stage runs."""
+        pods = self.cluster.all("pods", f"sppo.dev/stage={stage}")
+        return any(pod["status"]["phase"] == "Running" for pod in pods)
 
     @property
     def phase(self) -> str:
@@ -157,9 +179,10 @@ class SimulatedOperator:
             if "attempts" in stage
         }
 
-    def condition(self, kind: str) -> Mapping[str, Any]:
-        found = {item["type"]: item for item in self.status.get("conditions", ())}
-        return found.get(kind, {"status": "", "reason": "", "message": ""})
+    def condition(self, kind: str) -> Object:
+        found: dict[str, Object] = {item["type"]: item for item in self.status.get("conditions", ())}
+        none: Object = {"status": "", "reason": "", "message": ""}
+        return found.get(kind, none)
 
 
 def short(call: Call) -> str:
@@ -175,3 +198,37 @@ def completed(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     raise AssertionError("it waits for something")
+
+
+class Watchman:
+    """Looks at every Job that is created: one of a step at a time, and none for what is done."""
+
+    def __init__(self, operator: SimulatedOperator) -> None:
+        self.operator = operator
+        self.made: list[str] = []
+
+    def __call__(self, call: Call, done: bool) -> None:
+        if done or (call.verb, call.at.plural) != ("create", "jobs") or short(call) in self.made:
+            return
+        self.made.append(short(call))
+        step = short(call).rpartition("-a")[0]
+        same_step = [job for job in self.operator.live_jobs() if f"-{step}-a" in job["metadata"]["name"]]
+        assert not same_step, f"{short(call)} begins beside {same_step[0]['metadata']['name']}"
+        at_work = [
+            pod["metadata"]["name"]
+            for pod in self.operator.cluster.all("pods")
+            if f"-{step}-a" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
+        ]
+        assert not at_work, f"{short(call)} begins while {at_work} run"
+        recorded = self.operator.attempts() if "iterations" in self.operator.status else {}
+        iteration, stage = step.removeprefix("i").split("-")
+        assert not recorded.get(f"{stage} {iteration}", "").endswith("Succeeded"), f"{step} is done again"
+
+
+def held_at(stage: str, **spec: Any) -> SimulatedOperator:
+    """A run whose stage `stage` of iteration 1 runs until it is stopped."""
+    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False}, **spec)
+    operator.cluster.disturb = Watchman(operator)
+    operator.cluster.script[f"{stage} 1"] = [HANGS] * 2
+    operator.steps(lambda: operator.at_work(stage))
+    return operator

@@ -71,7 +71,9 @@ def test_an_object_from_its_creation_to_its_end() -> None:
         with pytest.raises(NotFoundError):
             await api.get(JOB)
         assert api.calls["create", "jobs", 200] == 2
-        assert api.calls["update", "jobs", 409] == api.calls["delete", "jobs", 409] == api.calls["get", "jobs", 404] == 1
+        assert (
+            api.calls["update", "jobs", 409] == api.calls["delete", "jobs", 409] == api.calls["get", "jobs", 404] == 1
+        )
         posted = server.requests[0]
         assert dict(posted.query) == {"fieldValidation": "Strict", "dryRun": "All"}
         assert posted.headers["Authorization"] == "Bearer secret"
@@ -158,6 +160,22 @@ def test_what_is_no_answer_of_the_api_server(answers: list[Answer], message: str
     run(scenario)
 
 
+def test_an_api_server_that_is_away_is_told_of_in_the_same_words() -> None:
+    """They are the condition of a status: other words would be a new status every time."""
+
+    async def scenario() -> None:
+        async with ApiServer().served() as server:
+            login = server.login()
+        async with Api(lambda: login) as api:
+            for _ in range(2):
+                with pytest.raises(UnavailableError) as caught:
+                    await api.get(JOB)
+                host = server.url.removeprefix("http://")
+                assert str(caught.value) == f"get {JOB}: no answer from the API server: {host}: Connection refused"
+
+    asyncio.run(scenario())
+
+
 def test_a_call_takes_its_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CALL_SECONDS", 0.05)
 
@@ -174,24 +192,24 @@ def test_a_call_takes_its_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     [({"Retry-After": "7"}, 7.0), ({}, 1.0), ({"Retry-After": "Mon, 23 Nov 2026 03:00:00 GMT"}, 1.0), ({"Retry-After": "900"}, 30.0)],
     ids=["as told", "not told", "a date", "too long"],
 )  # fmt: skip
-def test_a_busy_server_is_left_alone(headers: dict[str, str], seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_server_is_left_alone(headers: dict[str, str], seconds: float) -> None:
     waits: list[float] = []
 
     async def sleep(duration: float) -> None:
         waits.append(duration)
 
-    async def scenario(server: ApiServer, api: Api) -> None:
-        monkeypatch.setattr(module.asyncio, "sleep", sleep)
-        server.answers.extend([Answer(429, headers=headers)] * 2)
-        with pytest.raises(NotFoundError):
-            await api.get(JOB)
-        server.answers.extend([Answer(429, {"message": "too many requests"}, headers)] * 4)
-        with pytest.raises(UnavailableError, match="too many requests"):
-            await api.get(JOB)
-        assert waits == [seconds] * 5
-        assert api.calls["get", "jobs", 429] == 6
+    async def scenario() -> None:
+        async with ApiServer().served() as server, Api(server.login, sleep=sleep) as api:
+            server.answers.extend([Answer(429, headers=headers)] * 2)
+            with pytest.raises(NotFoundError):
+                await api.get(JOB)
+            server.answers.extend([Answer(429, {"message": "too many requests"}, headers)] * 4)
+            with pytest.raises(UnavailableError, match="too many requests"):
+                await api.get(JOB)
+            assert waits == [seconds] * 5
+            assert api.calls["get", "jobs", 429] == 6
 
-    run(scenario)
+    asyncio.run(scenario())
 
 
 def test_credentials_are_read_again() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -129,7 +131,8 @@ def test_any_order_of_events_answers_and_lists_ends_in_the_truth(seed: int) -> N
     chance = random.Random(seed)
     truth: dict[str, dict[str, Any]] = {}
     events: dict[str, list[tuple[bool, dict[str, Any]]]] = {}
-    cache, late = Cache(), []
+    cache = Cache()
+    late: list[Callable[[], object]] = []
     for version in range(1, 40):
         name = chance.choice("abc")
         if name in truth and chance.random() < 0.3:
@@ -139,9 +142,9 @@ def test_any_order_of_events_answers_and_lists_ends_in_the_truth(seed: int) -> N
             uid = truth[name]["metadata"]["uid"] if name in truth else f"{name}{version}"
             truth[name] = job(version, name, uid)
             events.setdefault(uid, []).append((True, truth[name]))
-            late.append(lambda item=truth[name]: cache.put(Kind.JOB, item))
+            late.append(partial(cache.put, Kind.JOB, truth[name]))
         if chance.random() < 0.2:
-            late.append(lambda items=[*truth.values()], at=version: cache.replace(Kind.JOB, items, str(at)))
+            late.append(partial(cache.replace, Kind.JOB, [*truth.values()], str(version)))
     queues = [*events.values()]
     while queues or late:
         if late and (not queues or chance.random() < 0.5):

@@ -200,11 +200,14 @@ def test_a_renewed_budget_starts_the_step_again(letters: str, delay_seconds: flo
     assert action == Start(step("prepare"), len(letters) + 1, delay_seconds)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.DISRUPTED, Outcome.EVICTED, Outcome.SUSPENDED, Outcome.VANISHED])
-def test_what_the_run_did_not_cause_is_not_charged(outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "delay_seconds"),
+    [(Outcome.DISRUPTED, 10.0), (Outcome.EVICTED, 0.0), (Outcome.SUSPENDED, 0.0), (Outcome.VANISHED, 10.0)],
+)
+def test_what_the_run_did_not_cause_is_not_charged(outcome: Outcome, delay_seconds: float) -> None:
     tried = Attempts().started().ended(outcome)
     (action,) = decide(Plan(iterations=1, retries=0, parallel=True), {step("prepare"): tried})
-    assert action == Start(step("prepare"), 2, 10.0)
+    assert action == Start(step("prepare"), 2, delay_seconds)
 
 
 def test_a_renewed_budget_repeats_nothing_that_is_done() -> None:

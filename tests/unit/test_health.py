@@ -20,7 +20,9 @@ async def _ask(port: int, path: str) -> tuple[int, str]:
 )
 def test_checks_are_answered(path: str, answer: tuple[int, str]) -> None:
     async def scenario() -> tuple[int, str]:
-        async with health_server(0, live=lambda: "a watch is stale", ready=lambda: "") as port:
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
+        async with health_server(port, live=lambda: "a watch is stale", ready=lambda: ""):
             return await _ask(port, path)
 
     assert asyncio.run(scenario()) == answer

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+import fake_time
 import pytest
 from api_server import Answer, ApiServer
-from sppo_operator import lease as module
+from simulated_api import SimulatedApi
 from sppo_operator.api import Api
 from sppo_operator.errors import ApiError
 from sppo_operator.lease import Elector
@@ -26,7 +27,10 @@ class Candidate(Elector):
         self.now = now
         self.fences: list[float] = []
         settings = Settings(image="trainer", lease_namespace="sppo-system", identity=identity)
-        super().__init__(api, settings, fence=self.fences.append, clock=lambda: self.now)
+        super().__init__(api, settings, fence=self.fences.append, clock=lambda: self.now, sleep=self.pass_time)
+
+    async def pass_time(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def run(scenario: Callable[[ApiServer, Candidate, Candidate], Awaitable[None]]) -> None:
@@ -38,7 +42,8 @@ def run(scenario: Callable[[ApiServer, Candidate, Candidate], Awaitable[None]]) 
 
 
 async def spec(server: ApiServer) -> dict[str, Any]:
-    return (await server.get(PATH))["spec"]
+    found: dict[str, Any] = (await server.get(PATH))["spec"]
+    return found
 
 
 def test_the_first_candidate_makes_the_lease() -> None:
@@ -157,37 +162,43 @@ def test_a_leader_survives_what_people_do_to_its_lease(change: str) -> None:
     run(scenario)
 
 
-def hold(monkeypatch: pytest.MonkeyPatch, scenario: Callable[[ApiServer, Candidate, Candidate], Awaitable[None]]) -> None:
-    """Run a scenario in which the candidates' sleeps only move their clocks."""
-
-    async def inside(server: ApiServer, a: Candidate, b: Candidate) -> None:
-        async def sleep(seconds: float) -> None:
-            a.now += seconds
-            b.now += seconds
-
-        with monkeypatch.context() as patch:
-            patch.setattr(module.asyncio, "sleep", sleep)
-            await scenario(server, a, b)
-
-    run(inside)
-
-
-def test_a_leader_gives_up_when_it_could_not_renew_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leader_gives_up_when_it_could_not_renew_for_long_enough() -> None:
     async def scenario(server: ApiServer, a: Candidate, b: Candidate) -> None:
         await a.acquire()
         server.answers.extend([Answer(503, {"message": "down"})] * 100)
         await a.hold()
         assert a.now == 110.0  # renewSeconds after its last renewal
         assert a.seconds_left() == 5.0
-        assert len(server.answers) == 95  # a try every 2 s
+        assert len(server.answers) == 96  # a try every 2 s, and none at the end
         assert a.fault() == ""
         a.now += 5
         assert a.fault() == "the lease was not renewed for 15 s"
 
-    hold(monkeypatch, scenario)
+    run(scenario)
 
 
-def test_a_leader_rides_out_a_short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leader_gives_up_in_time_when_nothing_answers() -> None:
+    class Silent(SimulatedApi):
+        tries = 0
+
+        async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+            self.tries += 1
+            await asyncio.Event().wait()
+            raise AssertionError("it never answers")
+
+    async def scenario() -> None:
+        api, loop = Silent(), asyncio.get_running_loop()
+        settings = Settings(image="i", lease_namespace="sppo-system", identity="a")
+        elector = Elector(api, settings, fence=lambda seconds: None, clock=loop.time)  # type: ignore[arg-type] # stands in for Api
+        await elector.acquire()
+        await elector.hold()
+        assert loop.time() == 10.0
+        assert api.tries == 2
+
+    fake_time.run(scenario())
+
+
+def test_a_leader_rides_out_a_short_outage() -> None:
     async def scenario(server: ApiServer, a: Candidate, b: Candidate) -> None:
         await a.acquire()
         server.answers.extend([Answer(503), Answer(0), Answer(500), Answer(503)])
@@ -199,10 +210,10 @@ def test_a_leader_rides_out_a_short_outage(monkeypatch: pytest.MonkeyPatch) -> N
         assert not holding.done()
         holding.cancel()
 
-    hold(monkeypatch, scenario)
+    run(scenario)
 
 
-def test_a_leader_whose_lease_is_somebody_elses_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leader_whose_lease_is_somebody_elses_stops_at_once() -> None:
     async def scenario(server: ApiServer, a: Candidate, b: Candidate) -> None:
         await a.acquire()
         await server.merge_patch(PATH, {"spec": {"holderIdentity": "thief"}})
@@ -211,20 +222,20 @@ def test_a_leader_whose_lease_is_somebody_elses_stops_at_once(monkeypatch: pytes
         assert a.seconds_left() < 0
         assert await spec(server) | {"holderIdentity": "thief"} == await spec(server)
 
-    hold(monkeypatch, scenario)
+    run(scenario)
 
 
-def test_who_waits_takes_over_from_a_leader_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_takes_over_from_a_leader_that_was_killed() -> None:
     async def scenario(server: ApiServer, a: Candidate, b: Candidate) -> None:
         assert await a.attempt()
         await b.acquire()
         assert 15 <= b.now - 7000.0 < 15 + 2 * 1.2
         assert b.holder == "b"
 
-    hold(monkeypatch, scenario)
+    run(scenario)
 
 
-def test_readiness_knows_when_the_api_server_last_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_knows_when_the_api_server_last_answered() -> None:
     async def scenario(server: ApiServer, a: Candidate, b: Candidate) -> None:
         assert a.unreached() == "no answer from the API server about the lease: not asked yet"
         await a.acquire()
@@ -235,10 +246,10 @@ def test_readiness_knows_when_the_api_server_last_answered(monkeypatch: pytest.M
         a.now += 21
         assert a.unreached().endswith("down")
 
-    hold(monkeypatch, scenario)
+    run(scenario)
 
 
-def test_a_release_that_fails_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_that_fails_is_not_the_end() -> None:
     async def scenario(server: ApiServer, a: Candidate, b: Candidate) -> None:
         await a.acquire()
         server.answers.append(Answer(503))
@@ -246,7 +257,7 @@ def test_a_release_that_fails_is_not_the_end(monkeypatch: pytest.MonkeyPatch) ->
         assert a.fences[-1] == 0
         assert (await spec(server))["holderIdentity"] == "a"
 
-    hold(monkeypatch, scenario)
+    run(scenario)
 
 
 def test_errors_of_an_attempt_are_the_callers() -> None:

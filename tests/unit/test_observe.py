@@ -115,6 +115,11 @@ ENDINGS: dict[str, Ending] = {
         [pod(TRAIN, "t-0", "Succeeded", exited(0, RESULT, at_second=40), TAINTED), pod(TRAIN, "t-1", "Failed", exited(1, ERROR, at_second=49))],
         Outcome.FAILED, 1, "objective.beta is 0: raise it", 1,
     ),
+    "a worker that crashed after the other was done and then lost its place": (
+        job(Stage.TRAIN, *backoff(since=50)),
+        [pod(TRAIN, "t-0", "Failed", exited(0, RESULT, at_second=40)), pod(TRAIN, "t-1", "Failed", exited(1, ERROR, at_second=49))],
+        Outcome.FAILED, 1, "objective.beta is 0: raise it", 1,
+    ),
     "of two workers that crashed, the first": (
         job(Stage.TRAIN, *backoff(since=50)),
         [pod(TRAIN, "t-0", "Failed", exited(1, "lost my peer", at_second=49)), pod(TRAIN, "t-1", "Failed", exited(1, ERROR, at_second=48))],
@@ -326,6 +331,22 @@ def test_a_lost_node_explains_why_the_others_failed() -> None:
     assert seen.end.message == "pod t-0 was disrupted: Taint manager: deleting due to NoExecute taint"
 
 
+@pytest.mark.parametrize(
+    ("deleted", "outcome", "message"),
+    [
+        (70, Outcome.DISRUPTED, "pod t-0 was deleted, and its node does not answer"),
+        (120, Outcome.FAILED, "objective.beta is 0: raise it"),
+    ],
+    ids=["before the other failed", "because the other failed"],
+)
+def test_a_pod_that_was_deleted_on_a_lost_node(deleted: float, outcome: Outcome, message: str) -> None:
+    failing = job(Stage.TRAIN, backoff(since=120)[0])
+    silent = pod(TRAIN, "t-0", "Running", {"running": {}}, deleted=deleted)
+    seen = observe(failing, [silent, pod(TRAIN, "t-1", "Failed", exited(1, ERROR, at_second=119))], now=NOW + FAR)
+    assert seen.end is not None
+    assert (seen.end.outcome, seen.end.message, seen.lost) == (outcome, message, True)
+
+
 def test_a_lost_pod_is_awaited_while_another_runs() -> None:
     seen = observe(TRAIN, [LOST_POD, pod(TRAIN, "t-1", "Running", {"running": {}})], now=NOW + FAR)
     assert (seen.end, seen.lost, seen.look_again_seconds) == (None, False, None)
@@ -353,9 +374,14 @@ def test_lingering(pods: list[dict[str, Any]], expected: bool) -> None:
 PENDING = condition("QuotaReserved", "Pending", "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor default, 1 more needed.", status="False")  # fmt: skip
 RESERVED = condition("QuotaReserved", "QuotaReserved", "Quota reserved in ClusterQueue research")
 WAITING = {
-    "no Workload": (None, "queue gpus has no Workload for it yet: if this lasts, check that Kueue is installed, manages Jobs in this namespace, and that the operator may list workloads.kueue.x-k8s.io"),
+    "no Workload": (None, "queue gpus has no Workload for it yet: if this lasts, check that Kueue is installed and manages Jobs in this namespace, that spec.queue.priorityClass exists, and that the operator may list workloads.kueue.x-k8s.io"),
     "not looked at": (workload(), "queue gpus has not looked at it yet"),
     "no room": (workload(PENDING), "queue gpus: couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor default, 1 more needed"),
+    "no such queue": (
+        workload(condition("QuotaReserved", "Inadmissible", "LocalQueue gpus doesn't exist", status="False")),
+        "queue gpus: LocalQueue gpus doesn't exist: mend that, or change spec.queue.name",
+    ),
+    "its place was taken, and it still ends": (workload(RESERVED, EVICTED), "queue gpus took its place, and its pods are ending (Preempted to accommodate a higher prioritized Workload)"),
     "checks are pending": (
         workload(RESERVED, admissionChecks=[{"name": "provisioning", "state": "Pending"}, {"name": "budget", "state": "Ready"}]),
         "queue gpus has room for it, and admission checks are pending: provisioning",

@@ -124,8 +124,16 @@ def test_every_pod_is_read_in_turn_within_the_budget() -> None:
         board.pod(f"p{index}", index)
     rounds = [board.look(1) for _ in range(4)]
     assert [len(names) for names in rounds] == [2, 2, 1, 0]
-    assert sorted(sum(rounds, [])) == ["p0", "p1", "p2", "p3", "p4"]
+    assert sorted(name for names in rounds for name in names) == ["p0", "p1", "p2", "p3", "p4"]
     assert board.look(12) == rounds[0], "not 15 s after it was read"
+
+
+def test_the_pod_that_waited_longest_comes_first() -> None:
+    board = Board(logs_per_second=2)
+    board.job()
+    for index in range(5):
+        board.pod(f"p{index}", index)
+    assert [board.look(15) for _ in range(3)] == [["p0", "p1"], ["p2", "p3"], ["p0", "p4"]]
 
 
 @pytest.mark.parametrize("phase", ["Pending", "Succeeded", "Failed", "Unknown"])

@@ -29,6 +29,10 @@ def wait():
     Path(os.environ["MARKS"], os.environ["RANK"]).write_text(str(os.getpid()))
     signal.pause()
 
+def until_waits(rank):
+    while not Path(os.environ["MARKS"], str(rank)).exists():
+        time.sleep(0.01)
+
 def body(stage):
     rank = int(os.environ["RANK"])
     {body}
@@ -36,6 +40,10 @@ def body(stage):
 if __name__ == "__main__":
     ranks.main(body)
 """
+KILLED = (
+    "rank 1 ended with exit code 137 (SIGKILL): if its memory ran out, raise the memory limit or lower "
+    "training.tokensPerMicroBatch"
+)
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
 
 
@@ -112,13 +120,11 @@ def gone(pid: int) -> bool:
         (
             "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\nwait()",
             137,
-            "rank 1 ended with exit code 137 (SIGKILL): if its memory ran out, raise the memory limit or lower "
-            "training.tokensPerMicroBatch",
+            KILLED,
         ),
         ("if rank == 1: os._exit(3)\nwait()", 3, "rank 1 ended with exit code 3"),
         (
-            "if rank == 1:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    wait()\n"
-            "while not Path(os.environ['MARKS'], '1').exists(): time.sleep(0.01)\nraise ConfigError('a: b')",
+            "if rank == 1: signal.signal(signal.SIGTERM, signal.SIG_IGN), wait()\nuntil_waits(1)\nraise ConfigError('a: b')",
             78,
             "a: b",
         ),
@@ -168,7 +174,7 @@ def test_ranks_die_with_their_launcher(tmp_path: Path) -> None:
     ids=["no name", "a name that does not resolve"],
 )
 def test_workers_that_cannot_find_the_first_say_so(
-    environment: dict[str, str], exit_code: int, words: str, tmp_path: Path
+    environment: dict[str, Any], exit_code: int, words: str, tmp_path: Path
 ) -> None:
     code, result = Launcher(tmp_path, "wait()", workers=2, **environment).end()
     assert code == exit_code

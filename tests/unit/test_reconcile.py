@@ -1,27 +1,22 @@
-"""Whole runs on a simulated cluster: the order of things, crashes between any two calls, and what users do meanwhile."""
+"""Whole runs on a simulated cluster: the order of things, what users do meanwhile, failures, and refusals."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from simulated_api import Call, Object
-from simulated_cluster import DISRUPTED, HANGS, LOST, Behaviour
-from simulated_operator import KEY, Crash, SimulatedOperator, completed, short
+from simulated_cluster import HANGS, LOST
+from simulated_operator import FAILS, USER_FAULT, SimulatedOperator, Watchman, held_at
 from sppo_operator.cache import Kind
-from sppo_operator.decide import schedule
-from sppo_operator.errors import ApiError, ConflictError, ForbiddenError, RefusedError, UnavailableError
+from sppo_operator.errors import ApiError, ForbiddenError, RefusedError, UnavailableError
 
-UNDISTURBED = """
-i0-prepare-a1 i0-evaluate-a1 i1-generate-a1 i1-score-a1 i1-train-a1
-i1-evaluate-a1 i2-generate-a1 i2-score-a1 i2-train-a1 i2-evaluate-a1
-""".split()
-FAILS, USER_FAULT = Behaviour(1, "boom"), Behaviour(65, '{"error": "prompts.source lacks a column: name it"}')
+UNDISTURBED = (
+    "i0-prepare-a1 i0-evaluate-a1 i1-generate-a1 i1-score-a1 i1-train-a1 i1-evaluate-a1 "
+    "i2-generate-a1 i2-score-a1 i2-train-a1 i2-evaluate-a1"
+)
 
 
 def writes(calls: list[Call]) -> list[str]:
@@ -32,38 +27,13 @@ def status_writes(calls: list[Call]) -> int:
     return sum(call.at.part == "status" for call in calls)
 
 
-class Watchman:
-    """Looks at every Job that is created: one of a step at a time, and none for what is done."""
-
-    def __init__(self, operator: SimulatedOperator) -> None:
-        self.operator = operator
-        self.made: list[str] = []
-
-    def __call__(self, call: Call, done: bool) -> None:
-        if done or (call.verb, call.at.plural) != ("create", "jobs") or short(call) in self.made:
-            return
-        self.made.append(short(call))
-        step = short(call).rpartition("-a")[0]
-        same_step = [job for job in self.operator.live_jobs() if f"-{step}-a" in job["metadata"]["name"]]
-        assert not same_step, f"{short(call)} begins beside {same_step[0]['metadata']['name']}"
-        at_work = [
-            pod["metadata"]["name"]
-            for pod in self.operator.cluster.all("pods")
-            if f"-{step}-a" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
-        ]
-        assert not at_work, f"{short(call)} begins while {at_work} run"
-        recorded = self.operator.attempts() if "iterations" in self.operator.status else {}
-        iteration, stage = step.removeprefix("i").split("-")
-        assert not recorded.get(f"{stage} {iteration}", "").endswith("Succeeded"), f"{step} is done again"
-
-
 # The undisturbed run
 
 
 def test_an_undisturbed_run() -> None:
     operator = SimulatedOperator()
     operator.finish()
-    assert operator.jobs() == UNDISTURBED
+    assert operator.jobs() == UNDISTURBED.split()
     assert set(operator.attempts().values()) == {"Succeeded"}
     assert operator.condition("Succeeded")["status"] == "True"
     policies = {item["number"]: item.get("policy") for item in operator.status["iterations"]}
@@ -90,114 +60,40 @@ def test_events_come_once_and_tell_the_story() -> None:
     told = [
         text
         for stage in stages
-        for text in (f"StageStarted Started Job demo-{stage}-a1", f"StageSucceeded Job demo-{stage}-a1 ended as Succeeded")
+        for text in (
+            f"StageStarted Started Job demo-{stage}-a1",
+            f"StageSucceeded Job demo-{stage}-a1 ended as Succeeded",
+        )
     ]
-    # A pass tells the end of one stage and the start of the next in the order of the schedule.
     assert operator.events() == [*told, "RunSucceeded All iterations are trained."]
-
-
-# Crashes
-
-
-def calls_of(script: dict[str, list[Behaviour]], **spec: Any) -> tuple[SimulatedOperator, int]:
-    operator = SimulatedOperator(**spec)
-    operator.cluster.script.update({step: list(behaviours) for step, behaviours in script.items()})
-    operator.finish()
-    return operator, len(operator.cluster.calls)
-
-
-def crash_at(number: int, when_done: bool) -> Callable[[Call, bool], None]:
-    seen = Counter[bool]()
-
-    def disturb(call: Call, done: bool) -> None:
-        seen[done] += 1
-        if done == when_done and seen[done] == number + 1:
-            raise Crash
-
-    return disturb
-
-
-SCRIPTS: dict[str, dict[str, list[Behaviour]]] = {
-    "undisturbed": {},
-    "failures": {
-        "evaluate 0": [FAILS],
-        "generate 1": [FAILS, DISRUPTED],
-        "train 1": [FAILS, DISRUPTED, DISRUPTED],
-    },
-}
-
-
-@pytest.mark.parametrize("when_done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-def test_a_crash_at_any_call_changes_nothing(script: dict[str, list[Behaviour]], when_done: bool) -> None:
-    spec = {"iterations": 1}
-    expected, calls = calls_of(script, **spec)
-    for number in range(calls):
-        operator = SimulatedOperator(**spec)
-        operator.cluster.script.update({step: list(behaviours) for step, behaviours in script.items()})
-        watchman, crash = Watchman(operator), crash_at(number, when_done)
-
-        def disturb(call: Call, done: bool, watchman: Watchman = watchman, crash: Any = crash) -> None:
-            watchman(call, done)
-            crash(call, done)
-
-        operator.cluster.disturb = disturb
-        operator.finish()
-        at = f"after a crash at {expected.cluster.calls[number]}"
-        assert watchman.made == expected.jobs(), at
-        assert operator.attempts() == expected.attempts(), at
-        assert operator.status.get("failures") == expected.status.get("failures"), at
-        assert operator.cluster.work == expected.cluster.work, at
-        assert max(Counter(operator.events()).values()) == 1, at
 
 
 # What users do
 
 
-def running(operator: SimulatedOperator, stage: str) -> Callable[[], bool]:
-    """Whether a pod of this stage is at work."""
-    selector = f"sppo.dev/stage={stage}"
-    return lambda: any(pod["status"]["phase"] == "Running" for pod in operator.cluster.all("pods", selector))
-
-
-def at_work(stage: str, **spec: Any) -> SimulatedOperator:
-    """A run whose stage `stage` of iteration 1 runs until it is stopped."""
-    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False}, **spec)
-    operator.cluster.disturb = Watchman(operator)
-    operator.cluster.script[f"{stage} 1"] = [HANGS] * 2
-    operator.steps(running(operator, stage))
-    return operator
-
-
-def rest(operator: SimulatedOperator, steps: int = 8) -> None:
-    for _ in range(steps):
-        operator.cluster.tick()
-        for kind in Kind:
-            operator.cluster.deliver(operator.cache, kind)
-        operator.look()
-        operator.cluster.wait(1)
-
-
 def test_suspend_stops_the_pods_and_resume_goes_on_with_the_same_job() -> None:
-    operator = at_work("generate")
+    operator = held_at("generate")
     operator.edit(spec={"suspend": True})
-    rest(operator)
-    assert not any(running(operator, stage)() for stage in ("generate", "evaluate"))
+    operator.rest()
+    assert not any(operator.at_work(stage) for stage in ("generate", "evaluate"))
     assert operator.phase == "Suspended"
     assert operator.condition("Suspended")["status"] == "True"
     assert operator.condition("Progressing")["reason"] == "Suspended"
     operator.edit(spec={"suspend": False})
     operator.finish()
     assert operator.attempts()["generate 1"] == "Succeeded"
-    assert [text.split()[0] for text in operator.events() if "Suspend" in text or "Resume" in text] == ["Suspended", "Resumed"]
+    assert [text.split()[0] for text in operator.events() if "Suspend" in text or "Resume" in text] == [
+        "Suspended",
+        "Resumed",
+    ]
 
 
 @pytest.mark.parametrize(("seen", "outcomes"), [(True, "Suspended Succeeded"), (False, "Succeeded")])
 def test_a_suspended_training_ends_as_suspended_if_its_job_fails_of_it(seen: bool, outcomes: str) -> None:
-    operator = at_work("train")
+    operator = held_at("train")
     operator.cluster.sees_stopped_pods = seen
     operator.edit(spec={"suspend": True})
-    rest(operator)
+    operator.rest()
     assert operator.phase == "Suspended"
     operator.edit(spec={"suspend": False})
     operator.finish()
@@ -206,9 +102,9 @@ def test_a_suspended_training_ends_as_suspended_if_its_job_fails_of_it(seen: boo
 
 
 def test_suspend_in_a_queue_deletes_the_job_and_resume_is_the_next_attempt() -> None:
-    operator = at_work("generate", queue={"name": "team"})
+    operator = held_at("generate", queue={"name": "team"})
     operator.edit(spec={"suspend": True})
-    rest(operator)
+    operator.rest()
     assert operator.live_jobs() == []
     assert operator.phase == "Suspended"
     operator.edit(spec={"suspend": False})
@@ -220,7 +116,7 @@ def test_suspend_in_a_queue_deletes_the_job_and_resume_is_the_next_attempt() -> 
 def test_a_job_that_waits_in_a_queue_is_shown_and_never_unsuspended() -> None:
     operator = SimulatedOperator(iterations=1, queue={"name": "team"})
     operator.cluster.admitting = False
-    rest(operator)
+    operator.rest()
     assert (operator.phase, operator.condition("Progressing")["reason"]) == ("Queued", "Queued")
     assert operator.condition("Queued")["message"] == "prepare waits: queue team: so it was decided"
     assert [call.verb for call in operator.cluster.calls].count("patch") == 0
@@ -229,11 +125,34 @@ def test_a_job_that_waits_in_a_queue_is_shown_and_never_unsuspended() -> None:
     assert [text.split()[0] for text in operator.events()][:3] == ["StageStarted", "Queued", "Admitted"]
 
 
+@pytest.mark.parametrize("queue", [{"name": "other"}, {"name": "team", "priorityClass": "high"}, None])
+def test_a_job_that_waits_follows_the_run_to_its_new_queue(queue: dict[str, str] | None) -> None:
+    operator = SimulatedOperator(iterations=1, queue={"name": "team"})
+    operator.cluster.admitting = False
+    operator.rest()
+    operator.edit(spec={"queue": queue})
+    operator.rest(2)
+    operator.cluster.admitting = True
+    operator.finish()
+    assert operator.attempts()["prepare 0"] == "Vanished Succeeded"
+    newest = max(operator.cluster.all("jobs", "sppo.dev/stage=prepare"), key=lambda job: job["metadata"]["name"])
+    assert newest["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == (queue or {}).get("name")
+
+
+def test_a_job_that_kueue_put_into_its_default_queue_stays_there() -> None:
+    operator = SimulatedOperator(iterations=1, queue={"name": "default"})
+    operator.cluster.admitting = False
+    operator.rest()
+    operator.edit(spec={"queue": None})
+    operator.rest()
+    assert operator.jobs() == ["i0-prepare-a1"]
+
+
 def test_an_evicted_training_is_another_attempt_and_counts_as_an_eviction() -> None:
-    operator = at_work("train", queue={"name": "team"})
+    operator = held_at("train", queue={"name": "team"})
     operator.cluster.evict(operator.live_jobs()[0])
     operator.cluster.admitting = False
-    rest(operator)
+    operator.rest()
     operator.cluster.admitting = True
     operator.finish()
     assert operator.attempts()["train 1"] == "Eviction Succeeded"
@@ -241,7 +160,7 @@ def test_an_evicted_training_is_another_attempt_and_counts_as_an_eviction() -> N
 
 
 def test_a_deleted_run_is_left_to_the_garbage_collector() -> None:
-    operator = at_work("generate")
+    operator = held_at("generate")
     operator.cluster.remove(operator.cluster.at(operator.run), propagation="Foreground")
     calls = len(operator.cluster.calls)
     operator.look() if operator.cluster.deliver(operator.cache, Kind.RUN) else None
@@ -257,7 +176,7 @@ def test_finished_jobs_go_after_their_retention_and_nothing_is_forgotten() -> No
     operator.finish()
     before = operator.status
     operator.steps(lambda: operator.cluster.all("jobs") == [])
-    rest(operator)
+    operator.rest()
     assert operator.status == before
     assert operator.attempts()["prepare 0"] == "Succeeded"
 
@@ -269,7 +188,7 @@ def test_more_iterations_turn_succeeded_back() -> None:
     operator.steps(lambda: operator.condition("Succeeded")["status"] == "Unknown")
     assert "finishTime" not in operator.status
     operator.finish()
-    assert Counter(operator.jobs()) == Counter(UNDISTURBED)
+    assert Counter(operator.jobs()) == Counter(UNDISTURBED.split())
 
 
 def test_a_run_keeps_its_image_when_the_operator_is_upgraded() -> None:
@@ -283,7 +202,7 @@ def test_a_run_keeps_its_image_when_the_operator_is_upgraded() -> None:
 
 
 def test_an_image_of_the_spec_is_for_the_next_attempts() -> None:
-    operator = at_work("generate")
+    operator = held_at("generate")
     operator.edit(spec={"image": "mine:1"})
     (job,) = operator.live_jobs()
     operator.cluster.remove(operator.cluster.at(job))
@@ -293,7 +212,7 @@ def test_an_image_of_the_spec_is_for_the_next_attempts() -> None:
 
 
 def test_progress_is_shown() -> None:
-    operator = at_work("train")
+    operator = held_at("train")
     line = '{"progress": {"done": %d, "total": 8, "unit": "steps", "secondsLeft": 60, "figures": {"loss": 0.5}}}\n'
     operator.cluster.logs["demo-i1-train-a1"] = "loading\n" + line % 2
     operator.read_logs()
@@ -310,7 +229,7 @@ def test_a_status_that_was_wiped_is_made_again_from_the_jobs() -> None:
     operator.steps(lambda: "i1-train-a2" in operator.jobs())
     before, jobs = operator.attempts(), operator.jobs()
     operator.cluster.change(operator.run, "status", **dict.fromkeys(operator.status))
-    rest(operator, 1)
+    operator.rest(1)
     assert operator.attempts() == before
     assert operator.status["failures"] == {"application": 1}
     assert operator.jobs() == jobs
@@ -352,7 +271,7 @@ def test_a_users_fault_fails_the_run_and_a_retry_mends_it() -> None:
     operator = SimulatedOperator(iterations=1)
     operator.cluster.script["prepare"] = [USER_FAULT]
     operator.finish("Failed")
-    assert operator.condition("Succeeded") | {"lastTransitionTime": ""} == {
+    assert {**operator.condition("Succeeded"), "lastTransitionTime": ""} == {
         "type": "Succeeded",
         "status": "False",
         "reason": "UserFault",
@@ -372,7 +291,7 @@ def test_a_retry_is_not_lost_while_the_run_is_suspended() -> None:
     operator.cluster.script["prepare"] = [USER_FAULT]
     operator.finish("Failed")
     operator.edit(metadata={"annotations": {"sppo.dev/retry": "1"}}, spec={"suspend": True})
-    rest(operator)
+    operator.rest()
     assert operator.phase == "Suspended"
     operator.edit(spec={"suspend": False})
     operator.finish()
@@ -383,6 +302,8 @@ def test_a_long_retry_annotation_renews_once() -> None:
     operator.edit(metadata={"annotations": {"sppo.dev/retry": "x" * 300}})
     operator.cluster.script["prepare"] = [FAILS]
     operator.finish("Failed")
+    operator.look()
+    assert operator.passes[-1] == []
 
 
 def test_what_runs_beside_a_failure_is_stopped() -> None:
@@ -401,7 +322,7 @@ def test_a_failed_evaluation_leaves_the_run_degraded() -> None:
 
 
 def test_a_stage_that_takes_too_long_fails_and_says_so() -> None:
-    operator = at_work("train", stages={"train": {"deadlineSeconds": 100}}, retries={"limit": 0})
+    operator = held_at("train", stages={"train": {"deadlineSeconds": 100}}, retries={"limit": 0})
     operator.cluster.wait(100)
     operator.finish("Failed")
     message = "stopped after spec.stages.train.deadlineSeconds 100: raise it or remove it"
@@ -409,7 +330,7 @@ def test_a_stage_that_takes_too_long_fails_and_says_so() -> None:
 
 
 def test_a_job_that_was_removed_is_made_again_uncharged_when_its_pods_are_gone() -> None:
-    operator = at_work("generate")
+    operator = held_at("generate")
     (job,) = operator.live_jobs()
     operator.cluster.remove(operator.cluster.at(job))
     operator.finish()
@@ -421,7 +342,7 @@ def test_a_training_on_a_lost_node_is_given_up_after_a_minute() -> None:
     operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
     operator.cluster.disturb = Watchman(operator)
     operator.cluster.script["train 1"] = [LOST, LOST]
-    operator.steps(running(operator, "train"))
+    operator.steps(lambda: operator.at_work("train"))
     pods = operator.cluster.all("pods", "sppo.dev/stage=train")
     for pod in pods:
         operator.cluster.remove(operator.cluster.at(pod))
@@ -455,7 +376,7 @@ def test_a_refused_template_fails_the_run_at_once_until_it_is_mended(cure: str) 
     assert operator.condition("Succeeded")["message"].startswith("train cannot be made: ")
     before = operator.status
     operator.restart()
-    rest(operator, 3)
+    operator.rest(3)
     assert operator.status == before
     operator.cluster.admission = lambda body: None
     if cure == "spec":
@@ -465,14 +386,16 @@ def test_a_refused_template_fails_the_run_at_once_until_it_is_mended(cure: str) 
     operator.finish()
 
 
-@pytest.mark.parametrize("error", [ForbiddenError("exceeded quota: jobs", status=403), UnavailableError("busy", status=500)])
+@pytest.mark.parametrize(
+    "error", [ForbiddenError("exceeded quota: jobs", status=403), UnavailableError("busy", status=500)]
+)
 def test_a_create_that_is_refused_on_the_way_shows_and_is_tried_again(error: ApiError) -> None:
     operator = SimulatedOperator(iterations=1)
     operator.steps(lambda: operator.phase == "Generating")
     operator.cluster.admission = forbid("score", error)
     operator.steps(lambda: operator.condition("Progressing")["reason"] == "Blocked")
     assert str(error) in operator.condition("Progressing")["message"]
-    rest(operator)
+    operator.rest()
     operator.cluster.admission = lambda body: None
     operator.finish()
     assert [text.split()[0] for text in operator.events()].count("Blocked") == 1
@@ -513,195 +436,3 @@ def test_a_job_of_somebody_else_blocks_the_run_until_it_is_gone() -> None:
     operator.cluster.remove(operator.cluster.at(job))
     operator.finish()
     assert operator.attempts()["prepare 0"] == "Succeeded"
-
-
-# Slow watches and lost answers
-
-
-def test_a_job_whose_creation_got_no_answer_is_found_with_its_end() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.disturb = once(lambda call, done: done and call.verb == "create", UnavailableError("timeout"))
-    operator.look()
-    for _ in range(5):  # while the watch of the Jobs is behind, it comes to its end
-        operator.cluster.tick()
-        operator.cluster.wait(1)
-    operator.look()
-    assert operator.attempts()["prepare 0"] == "Succeeded"
-    for kind in Kind:
-        operator.cluster.deliver(operator.cache, kind)
-    operator.finish()
-    assert set(operator.attempts().values()) == {"Succeeded"}
-
-
-def test_pods_that_the_watch_did_not_show_yet_have_a_say_in_the_verdict() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.script["train 1"] = [USER_FAULT, FAILS]
-    operator.steps(running(operator, "train"))
-    for _ in range(5):
-        operator.cluster.tick()
-    operator.cluster.deliver(operator.cache, Kind.JOB)
-    operator.look()
-    assert operator.condition("Succeeded")["message"] == "train 1: prompts.source lacks a column: name it"
-
-
-def test_pods_that_outlive_their_job_are_awaited_though_no_watch_showed_them() -> None:
-    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
-    operator.cluster.disturb = Watchman(operator)
-    operator.cluster.script["train 1"] = [HANGS, HANGS]
-    operator.steps(lambda: "i1-train-a1" in operator.jobs())
-    operator.cluster.tick()
-    operator.cluster.tick()
-    (job,) = operator.live_jobs()
-    operator.cluster.remove(operator.cluster.at(job))
-    operator.cluster.deliver(operator.cache, Kind.JOB)
-    operator.cluster.wait(60)
-    operator.look()
-    assert operator.attempts()["train 1"] == "Running"
-    operator.finish()
-
-
-def test_a_job_of_an_attempt_that_is_over_is_removed() -> None:
-    operator = at_work("train")
-    (job,) = operator.live_jobs()
-    operator.cluster.remove(operator.cluster.at(job))
-    operator.cluster.script["train 1"] = [HANGS] * 2
-    operator.steps(lambda: "i1-train-a2" in operator.jobs())
-    operator.cluster.disturb = lambda call, done: None
-    metadata = {name: job["metadata"][name] for name in ("name", "namespace", "labels", "ownerReferences")}
-    operator.cluster.add("jobs", {"metadata": metadata, "spec": job["spec"]})
-    rest(operator, 2)
-    assert [job["metadata"]["name"] for job in operator.live_jobs()] == ["demo-i1-train-a2"]
-
-
-def once(matches: Callable[[Call, bool], bool], error: BaseException) -> Callable[[Call, bool], None]:
-    """Raise at the first call that matches."""
-    waiting = [error]
-
-    def disturb(call: Call, done: bool) -> None:
-        if waiting and matches(call, done):
-            raise waiting.pop()
-
-    return disturb
-
-
-# Anything at any time
-
-
-class Storm:
-    """Draws disturbances; `calm` ends them all."""
-
-    def __init__(self, data: st.DataObject) -> None:
-        self.data = data
-        self.queued = data.draw(st.booleans(), "queue")
-        spec = {"queue": {"name": "team"}} if self.queued else {}
-        parallel = data.draw(st.booleans(), "parallel")
-        self.operator = SimulatedOperator(iterations=1, evaluation={"parallel": parallel}, **spec)
-        self.cluster = self.operator.cluster
-        self.cluster.sees_stopped_pods = data.draw(st.booleans(), "sees stopped pods")
-        self.script = data.draw(st.dictionaries(STEPS, st.lists(BEHAVIOURS, max_size=3), max_size=4), "script")
-        self.cluster.script.update({step: list(behaviours) for step, behaviours in self.script.items()})
-        self.watchman = Watchman(self.operator)
-        self.cluster.disturb = self.disturb
-        self.fault: tuple[int, bool, BaseException] | None = None
-        self.retries = 0
-
-    def disturb(self, call: Call, done: bool) -> None:
-        self.watchman(call, done)
-        if self.fault is None or done != self.fault[1]:
-            return
-        left, when_done, error = self.fault
-        self.fault = (left - 1, when_done, error) if left else None
-        if not left:
-            raise error
-
-    def blow(self) -> None:
-        event = self.data.draw(st.sampled_from(EVENTS))
-        getattr(self, event)()
-
-    def step(self) -> None:
-        for _ in range(self.data.draw(st.integers(1, 5))):
-            self.operator.step()
-
-    def tick(self) -> None:
-        self.cluster.tick()
-        self.cluster.wait(self.data.draw(st.sampled_from([0, 1, 30, 100])))
-
-    def deliver(self) -> None:
-        self.cluster.deliver(self.operator.cache, self.data.draw(st.sampled_from(Kind)), self.data.draw(st.integers(1, 4)))
-        self.operator.look()
-
-    def look(self) -> None:
-        self.operator.look()
-
-    def fail(self) -> None:
-        self.fault = self.data.draw(st.tuples(st.integers(0, 6), st.booleans(), st.sampled_from(FAULTS)))
-
-    def delete_job(self) -> None:
-        if jobs := self.cluster.all("jobs"):
-            propagation = self.data.draw(st.sampled_from(["Background", "Foreground"]))
-            job = self.data.draw(st.sampled_from(jobs))
-            self.cluster.remove(self.cluster.at(job), propagation=propagation)
-
-    def delete_pod(self) -> None:
-        if pods := self.cluster.all("pods"):
-            self.cluster.remove(self.cluster.at(self.data.draw(st.sampled_from(pods))))
-
-    def suspend(self) -> None:
-        self.operator.edit(spec={"suspend": not self.operator.run["spec"]["suspend"]})
-
-    def grow(self) -> None:
-        self.operator.edit(spec={"iterations": 2})
-
-    def retry(self) -> None:
-        self.retries += 1
-        self.operator.edit(metadata={"annotations": {"sppo.dev/retry": str(self.retries)}})
-
-    def turn_queue(self) -> None:
-        self.cluster.admitting = not self.cluster.admitting
-
-    def evict(self) -> None:
-        admitted = [job for job in self.operator.live_jobs() if not job["spec"]["suspend"]]
-        if self.queued and admitted and self.cluster.all("workloads"):
-            job = self.data.draw(st.sampled_from(admitted))
-            if "deletionTimestamp" not in job["metadata"]:
-                self.cluster.evict(job)
-
-    def calm(self) -> None:
-        self.fault = None
-        self.cluster.script.clear()
-        self.cluster.admitting = True
-        self.operator.edit(spec={"suspend": False})
-        self.operator.due = self.cluster.now
-
-
-EVENTS = [name for name in vars(Storm) if name not in ("disturb", "blow", "calm") and not name.startswith("_")]
-STEPS = st.sampled_from([str(step) for step in schedule(2)])
-BEHAVIOURS = st.sampled_from([FAILS, DISRUPTED, USER_FAULT])
-FAULTS: list[BaseException] = [
-    Crash(),
-    UnavailableError("too many requests", status=429),
-    UnavailableError("no answer in time"),
-    ConflictError("the object has been modified", status=409),
-]
-
-
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_whatever_happens_the_run_comes_to_its_end(data: st.DataObject) -> None:
-    storm = Storm(data)
-    for _ in range(data.draw(st.integers(1, 25))):
-        storm.blow()
-    storm.calm()
-    storm.operator.settle()  # a failure from before may come to light only now
-    storm.retry()
-    storm.operator.finish()
-    iterations = storm.operator.run["spec"]["iterations"]
-    done = {step for step, times in storm.cluster.work.items() if times}
-    assert done == {str(step) for step in schedule(iterations)}
-    assert max(storm.cluster.work.values()) == 1
-    scripted = {behaviour for behaviours in storm.script.values() for behaviour in behaviours}
-    failures = storm.operator.status.get("failures", {})
-    assert FAILS in scripted or "application" not in failures
-    assert USER_FAULT in scripted or "user" not in failures
-    told = Counter(text for text in storm.operator.events() if text.startswith("Stage"))
-    assert max(told.values()) == 1

@@ -60,6 +60,12 @@ def test_end(code: int, result: bytes, outcome: Outcome, shown: int, message: st
     assert end.content_digest == ("abc" if outcome is Outcome.SUCCEEDED else "")
 
 
+def test_a_training_says_where_its_model_is() -> None:
+    result = {"metrics": {}, "contentDigest": "abc", "model": "i1/train/a-1/model"}
+    assert end_of(0, json.dumps(result).encode(), "a.log").model == "i1/train/a-1/model"
+    assert end_of(0, RESULT, "a.log").model == ""
+
+
 @pytest.mark.parametrize(
     ("log", "shown"),
     [

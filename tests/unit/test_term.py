@@ -180,6 +180,26 @@ def test_an_api_server_that_refuses_is_asked_for_ever_and_told_of_once(caplog: p
     assert messages == ["lab/a: changed; trying again", "lab/a: down; trying again"]
 
 
+def test_after_a_success_a_fault_is_news_and_is_tried_again_soon(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(stage: Stage) -> None:
+        faults = [True] * 8 + [False] + [True] * 2 + [False] * 2
+
+        async def fail(key: Key) -> float | None:
+            if faults.pop(0):
+                raise UnavailableError("down")
+            return 100.0
+
+        stage.reconciler.does = fail
+        stage.add_run("a")
+        await started(stage, 200.0)
+        assert len(stage.seconds) == 12
+        assert stage.seconds[9] - stage.seconds[8] == 100.0
+        assert stage.seconds[11] - stage.seconds[9] < 0.4, "it backed off as if it had never succeeded"
+
+    act(scenario)
+    assert [record.getMessage() for record in caplog.records].count("lab/a: down; trying again") == 2
+
+
 def test_a_bug_that_one_run_brings_to_light_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(stage: Stage) -> None:
         async def fail(key: Key) -> float | None:
@@ -221,7 +241,7 @@ def test_a_relist_heals_what_a_watch_missed() -> None:
         stage.api.remove(stage.api.at(stage.api.all("spporuns")[0]))
         stage.forget()
         await asyncio.sleep(90)
-        assert [item["metadata"]["name"] for key in stage.cache.keys() if (item := stage.cache.run(key))] == ["b"]
+        assert stage.cache.keys() == [Key("lab", "b")]
         assert [name for _, name in stage.reconciler.passes] == ["a", "a", "b"]
         assert stage.term.drift == {Kind.RUN: 2, Kind.JOB: 0, Kind.POD: 0}
         assert stage.term.fault() == ""
@@ -301,6 +321,22 @@ def test_only_the_namespaces_that_are_served_are_listed() -> None:
 
     settings = Settings(image="i", lease_namespace="n", identity="me", namespaces=("lab", "team"))
     act(scenario, settings)
+
+
+def test_what_is_created_while_the_namespaces_are_listed_is_not_gone() -> None:
+    async def scenario(stage: Stage) -> None:
+        def create_between(call: Call, done: bool) -> None:
+            if stage.term.primed and call.verb == "list" and call.at[:2] == ("spporuns", "team") and not done:
+                stage.add_run("a")
+                stage.deliver()
+                stage.api.disturb = lambda call, done: None
+
+        stage.api.disturb = create_between
+        await started(stage, 90.0)
+        assert stage.cache.keys() == [Key("lab", "a")]
+        assert stage.term.drift[Kind.RUN] == 0
+
+    act(scenario, Settings(image="i", lease_namespace="n", identity="me", namespaces=("lab", "team")))
 
 
 @pytest.mark.parametrize(

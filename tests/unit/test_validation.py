@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from manifest_table import GOOD, TABLE, merged, refusal
 from sppo_operator import cel
 from sppo_operator.errors import InvalidResource
 from sppo_operator.schema import Schema, spporun_schema
@@ -19,21 +19,6 @@ from sppo_operator.validation import admit, parse_manifest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "manifests" / "examples").glob("*.yaml"))
-TABLE = yaml.safe_load(Path(__file__).with_name("bad_manifests.yaml").read_text("utf-8"))
-GOOD: dict[str, Any] = TABLE["good"]
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """JSON merge patch (RFC 7396)."""
-    if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
-    kept = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            kept.pop(key, None)
-        else:
-            kept[key] = merged(kept.get(key), value)
-    return kept
 
 
 def judge(case: dict[str, Any]) -> dict[str, Any]:
@@ -41,14 +26,6 @@ def judge(case: dict[str, Any]) -> dict[str, Any]:
         return admit(parse_manifest(case["text"]))
     old = admit(merged(GOOD, case["old"])) if "old" in case else None
     return admit(merged(GOOD, case["patch"]), old)
-
-
-def refusal(case: dict[str, Any]) -> str:
-    """What kubectl prints: one cause in the line, several in a list."""
-    if "says" in case:
-        return str(case["says"])
-    causes = case["causes"]
-    return 'The SPPORun "good" is invalid: ' + (causes[0] if len(causes) == 1 else "".join(f"\n* {c}" for c in causes))
 
 
 def cases(kind: str) -> pytest.MarkDecorator:
@@ -195,6 +172,8 @@ def largest(schema: Schema) -> Any:
             return max(schema.get("enum", []), key=len, default="x" * schema.get("maxLength", 0))
         case "integer":
             return schema["maximum"]
+        case "boolean":
+            return False
         case "array":
             return [largest(schema["items"])] * schema["maxItems"]
         case "object" if "additionalProperties" in schema:

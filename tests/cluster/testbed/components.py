@@ -7,6 +7,7 @@ from pathlib import Path
 from testbed.box import NODE_ADDRESS, POD_RANGE, SERVICE_RANGE
 
 _ETCD = "http://127.0.0.1:2379"
+_MANY_CALLS = ["--kube-api-qps=1000", "--kube-api-burst=2000"]  # 20 a second, the default, make hundreds of Jobs wait
 
 Command = list[str | Path]
 
@@ -33,10 +34,10 @@ def _control_plane(state: Path) -> dict[str, Command]:
         "controller-manager": [
             kube, "kube-controller-manager", *_client(keys / "controller-manager.kubeconfig"), "--leader-elect=false",
             f"--service-account-private-key-file={keys}/sa.key", f"--root-ca-file={keys}/ca.crt",
-            "--use-service-account-credentials",
+            "--use-service-account-credentials", *_MANY_CALLS,
             f"--flex-volume-plugin-dir={state}/plugins",  # made below /usr/libexec otherwise
         ],
-        "scheduler": [kube, "kube-scheduler", *_client(keys / "scheduler.kubeconfig"), "--leader-elect=false"],
+        "scheduler": [kube, "kube-scheduler", *_client(keys / "scheduler.kubeconfig"), "--leader-elect=false", *_MANY_CALLS],
         "proxy": [kube, "kube-proxy", *proxy],
         "coredns": [kube, "coredns", "-conf", state / "etc" / "Corefile"],
     }  # fmt: skip

@@ -10,8 +10,9 @@ from testbed.packages import plugin_folder
 
 PAUSE_IMAGE = "localhost/pause:1"
 
-# What the operator's tests count: who wrote which Job, pod and run, and when, to the microsecond. The content is kept only
-# where it matters which of several updates made a Job complete.
+# What the operator's tests count: who wrote which Job, pod and run, and when, to the microsecond, and all that the operator
+# asks for. The content is kept only where it matters which of several updates made a Job complete, or who led.
+_OPERATOR = "system:serviceaccount:sppo-system:sppo-operator"
 _AUDITED = [
     {"group": "batch", "resources": ["jobs", "jobs/status"]},
     {"group": "", "resources": ["pods", "pods/*"]},
@@ -27,6 +28,13 @@ AUDIT_POLICY: dict[str, Any] = {
             "verbs": ["update", "patch"],
             "resources": [{"group": "batch", "resources": ["jobs/status"]}],
         },
+        {
+            "level": "RequestResponse",
+            "verbs": ["create", "update"],
+            "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}],
+            "users": [_OPERATOR],
+        },
+        {"level": "Metadata", "users": [_OPERATOR]},
         {"level": "Metadata", "resources": _AUDITED},
         {"level": "None"},
     ],

@@ -1,0 +1,60 @@
+"""Many runs at once, on a pretended node whose pods end at once: what the operator itself costs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from audit import OPERATOR, AuditLog
+from lab import Lab, condition
+from namespaces import Namespace
+from operators import Operator
+from standin_runs import STEPS, standin
+from testbed import Node, start_kwok, stop_kwok
+
+RUNS = 300
+STAGES = ("prepare", "generate", "score", "train", "evaluate")
+PRETENDED = {
+    "nodeSelector": {"type": "kwok"},
+    "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
+    "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}},
+}
+
+
+@pytest.fixture
+def pretended_node(node: Node) -> Iterator[None]:
+    start_kwok(node)
+    yield
+    stop_kwok(node)
+
+
+def test_300_runs_at_once_all_finish(
+    lab: Lab,
+    node: Node,
+    operator: Operator,
+    namespace: Namespace,
+    pretended_node: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log, began = AuditLog(node.audit_log), time.monotonic()
+    for number in range(RUNS):
+        namespace.apply(standin(f"run-{number:03}", stages={stage: {"template": PRETENDED} for stage in STAGES}))
+    ends = lab.until("spporuns", namespace.name, all_ends, seconds=600)
+    seconds = time.monotonic() - began
+    calls = [call for call in log.calls() if call.user == OPERATOR and call.resource != "leases"]
+    counts = Counter(f"{call.verb} {call.resource}" for call in calls)
+    with capsys.disabled():
+        print(f"\n{RUNS} runs of {len(STEPS)} Jobs at once: {seconds:.0f} s,", end=" ")
+        print(f"{operator.memory_peak_bytes() / 2**20:.0f} MiB at most, {len(calls) / RUNS:.1f} API calls per run:")
+        print(", ".join(f"{count / RUNS:.1f} {name}" for name, count in counts.most_common()))
+    assert Counter(ends) == {"Finished": RUNS}
+    assert counts["create jobs"] == RUNS * len(STEPS)
+
+
+def all_ends(runs: dict[str, dict[str, object]]) -> list[str]:
+    """Why each run is over; nothing while one is not."""
+    found = [condition(run, "Succeeded") for run in runs.values()]
+    over = len(found) == RUNS and all(item["status"] in ("True", "False") for item in found)
+    return [item["reason"] for item in found] if over else []
