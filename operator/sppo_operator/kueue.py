@@ -26,8 +26,9 @@ def is_evicted(workload: Object | None) -> bool:
 
 
 def why_evicted(workload: Object | None) -> str:
-    condition = true_condition(workload, "Evicted") if workload else None
-    why = condition.get("message") or condition.get("reason", "") if condition else ""
+    """Why the Job lost its place, whether or not it has got another one since."""
+    condition = conditions_of(workload).get("Evicted") if workload else None
+    why = condition.get("message", "").removeprefix("Previously: ") or condition.get("reason", "") if condition else ""
     return f"evicted by Kueue: {one_line(why, QUOTED_CHARACTERS)}" if why else "evicted by Kueue"
 
 
@@ -35,25 +36,30 @@ def why_waiting(workload: Object | None, queue: str) -> str:
     """Why a Job that is in a queue does not run, and what to do if waiting does not help."""
     if workload is None:
         return (
-            f"queue {queue} has no Workload for it yet: if this lasts, check that Kueue is installed and manages Jobs in "
-            "this namespace, that spec.queue.priorityClass exists, and that the operator may list workloads.kueue.x-k8s.io"
+            f"queue {queue} has no Workload for it yet: if this lasts, check that Kueue is installed and manages Jobs "
+            "in this namespace, that spec.queue.priorityClass exists, and that the operator may list "
+            "workloads.kueue.x-k8s.io"
         )
     name, found = name_of(workload), conditions_of(workload)
     if finished := true_condition(workload, "Finished"):
         return f"Kueue could not start it ({_quoted(finished)}): delete the Job, and another one is made"
     if not workload["spec"].get("active", True):
         return f"its Workload {name} is deactivated ({_quoted(found.get('Evicted'))}): set its spec.active to true"
-    reserved = true_condition(workload, "QuotaReserved")
-    if reserved and is_evicted(workload):
-        return f"queue {queue} took its place, and its pods are ending ({_quoted(found['Evicted'])})"
-    if reserved:
-        pending = ", ".join(_pending_checks(workload))
-        return f"queue {queue} has room for it, and admission checks are pending: {pending or 'Kueue names none'}"
+    if true_condition(workload, "QuotaReserved"):
+        return f"queue {queue} {_why_not_started(workload)}"
     if "QuotaReserved" in found:
         why = found["QuotaReserved"]
         remedy = ": mend that, or change spec.queue.name" if why.get("reason") == "Inadmissible" else ""
         return f"queue {queue}: {_quoted(why)}{remedy}"
     return f"queue {queue} has not looked at it yet"
+
+
+def _why_not_started(workload: Object) -> str:
+    """Why a Job that counts against the quota does not run."""
+    if evicted := true_condition(workload, "Evicted"):
+        return f"took its place, and its pods are ending ({_quoted(evicted)})"
+    pending = ", ".join(_pending_checks(workload))
+    return f"has room for it, and admission checks are pending: {pending or 'Kueue names none'}"
 
 
 def _pending_checks(workload: Object) -> list[str]:

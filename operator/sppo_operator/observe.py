@@ -17,7 +17,16 @@ from sppo_operator.jobs import (
     QUEUE_LABEL,
     STAGE_LABEL,
 )
-from sppo_operator.objects import Object, has_ended, lost_at, name_of, true_condition
+from sppo_operator.objects import (
+    Object,
+    conditions_of,
+    deletion_asked,
+    has_ended,
+    lost_at,
+    moment,
+    name_of,
+    true_condition,
+)
 from sppo_operator.result import End
 from sppo_operator.stuck import stuck
 
@@ -126,17 +135,27 @@ def _ended(
     else:
         end = ending.failed(job, pods, condition)
     if end.outcome is Outcome.DISRUPTED:
-        end = _on_purpose(seen, end, workload)
+        end = _on_purpose(seen, end, job, pods, workload)
     return replace(seen, end=end, finished=finished)
 
 
-def _on_purpose(seen: Observation, end: End, workload: Object | None) -> End:
+def _on_purpose(seen: Observation, end: End, job: Object, pods: Sequence[Object], workload: Object | None) -> End:
     """What looks like a disruption may be the doing of the queue or of the user."""
-    if seen.queue and (seen.suspended or kueue.is_evicted(workload)):
+    stopped = seen.suspended or _stopped_before_resumed(job, pods)
+    if seen.queue and (stopped or kueue.is_evicted(workload)):
         return replace(end, outcome=Outcome.EVICTED, message=kueue.why_evicted(workload))
-    if seen.suspended and not seen.queue:
+    if stopped and not seen.queue:
         return replace(end, outcome=Outcome.SUSPENDED, message="stopped by spec.suspend")
     return end
+
+
+def _stopped_before_resumed(job: Object, pods: Sequence[Object]) -> bool:
+    """Whether the Job failed of a suspension that is over: it may be resumed while its pods still end."""
+    suspension = conditions_of(job).get("Suspended")
+    if suspension is None or suspension["status"] == "True":  # a Job that fails at once keeps the condition
+        return suspension is not None
+    resumed = moment(suspension["lastTransitionTime"])
+    return any(asked <= resumed for pod in pods if (asked := deletion_asked(pod)))
 
 
 def _may_run(pod: Object, now: datetime) -> bool:

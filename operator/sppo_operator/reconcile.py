@@ -24,6 +24,7 @@ from sppo_operator.errors import (
     ForbiddenError,
     NotFoundError,
     RefusedError,
+    UnavailableError,
     UserError,
 )
 from sppo_operator.events import events_of
@@ -210,8 +211,8 @@ class Reconciler:
                 await self._api.create(jobs(this.run.namespace), manifest, dry_run=True)
             except (RefusedError, UserError) as error:
                 return _refusal(f"{stage} cannot be made: {error}; correct the run and apply it again")
-            except ForbiddenError:  # a quota or a missing right: it may pass, and blocks the run as long as it lasts
-                return None
+            except (ForbiddenError, UnavailableError):
+                return None  # a quota, a missing right, a webhook's server: it blocks the run for as long as it lasts
         return None
 
     def _manifest(self, this: Pass, step: Step, attempt: int) -> dict[str, Any]:

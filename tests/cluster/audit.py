@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def live_at_once(calls: list[Call]) -> list[tuple[str, str]]:
     created = creations(calls)
     for name in sorted(created, key=lambda name: created[name].answered):
         by_step[name.rpartition("-a")[0]].append(name)
-    pairs = [pair for names in by_step.values() for pair in zip(names, names[1:], strict=False)]
+    pairs = [pair for names in by_step.values() for pair in pairwise(names)]
     return [(old, new) for old, new in pairs if old not in ends or created[new].received < ends[old]]
 
 

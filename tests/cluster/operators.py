@@ -131,10 +131,10 @@ def processes(module: str, host: str) -> Iterable[int]:
     """Processes of this machine that run a Python module in a container whose host name begins so."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            if module.encode() not in (folder / "cmdline").read_bytes().split(b"\0"):
+                continue
             environment = (folder / "environ").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             continue
-        names = [value for value in environment if value.startswith(f"HOSTNAME={host}".encode())]
-        if module.encode() in arguments and names:
+        if any(value.startswith(f"HOSTNAME={host}".encode()) for value in environment):
             yield int(folder.name)

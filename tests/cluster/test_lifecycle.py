@@ -77,6 +77,7 @@ def test_suspend_stops_every_stage_within_seconds_and_resume_repeats_nothing(
         assert run["status"].get("failures", {}) == {}
         assert notes(namespace, name).start_counts() == dict.fromkeys(STEPS, 1) | {step(name): 2}
         assert notes(namespace, name).done_twice() == []
+        assert digests(run) == digests(runs["evaluate"])
 
 
 def test_deleting_a_run_leaves_its_workspace_to_the_next_of_its_name(lab: Lab, namespace: Namespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import images
 from lab import Lab
-from namespaces import Namespace
+from namespaces import Namespace, lend
 from operators import Operator
 from testbed import Node
 
@@ -31,6 +31,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o777)  # a hostPath volume keeps its owner, and pods run as user 1000
     subprocess.run([sys.executable, ROOT / "demo/workspace.py", folder], check=True)
+    lend(folder)
     if lab.get("persistentvolumeclaims", "default", CLAIM) is None:
         Namespace(lab, "default", folder).claim(CLAIM, folder)
     print(f"ready; the demo's workspace is {folder}. Try:\n  kubectl apply -f manifests/examples/demo.yaml")

@@ -54,8 +54,6 @@ class SimulatedCluster(SimulatedApi):
         """Whether the Job controller looks before the kubelet has removed the pods of a suspended Job: a race."""
         self.work: Counter[str] = Counter()
         """How often a step did its work rather than find it done."""
-        self.lost: set[str] = set()
-        """Steps whose artifact somebody removed."""
         self._shards: dict[str, set[int]] = defaultdict(set)
         self._behaviour: dict[str, Behaviour] = {}
         self._ended: dict[str, dict[str, Object]] = defaultdict(dict)
@@ -68,9 +66,6 @@ class SimulatedCluster(SimulatedApi):
                 self._sync(self._admit(job))
         for pod in self.all("pods"):
             self._run(pod)
-
-    def committed(self, step: str) -> bool:
-        return bool(self.work[step]) and step not in self.lost
 
     def log_of(self, pod: Object) -> str:
         return self.logs.get(pod["metadata"]["labels"][JOB_LABEL], "")
@@ -218,7 +213,7 @@ class SimulatedCluster(SimulatedApi):
             self._end(pod, Behaviour(143))
         elif phase == "Pending":
             step = _step(pod)
-            assert all(self.committed(str(needed)) for needed in inputs(step)), f"{step} began without its inputs"
+            assert all(self.work[str(needed)] for needed in inputs(step)), f"{step} began without its inputs"
             script = self.script[str(step)]
             self._behaviour[uid] = script.pop(0) if script else DONE
             self.change(pod, "status", phase="Running", startTime=timestamp(self.now))
@@ -247,13 +242,12 @@ class SimulatedCluster(SimulatedApi):
         """What the stage writes; the last of several workers commits the artifact."""
         step, index = _step(pod), _index(pod)
         name = str(step)
-        if not self.committed(name):
+        if not self.work[name]:
             self._shards[name].add(index)
             config = json.loads(pod["spec"]["containers"][0]["env"][0]["value"])
             if len(self._shards[name]) < config["workers"]:
                 return json.dumps({"metrics": {"worker": index}})
             self._shards[name].clear()
-            self.lost.discard(name)
             self.work[name] += 1
         rate = 0.5 + step.iteration / 10
         metrics = {"rows": 8, "winRateBase": rate, "winRateBaseLow": rate - 0.1, "winRateBaseHigh": rate + 0.1}

@@ -55,6 +55,8 @@ class SimulatedOperator:
         self.cluster.add("spporuns", admit(merged(MANIFEST, {"spec": spec})))
         self.image = image
         self.passes: list[list[Call]] = []
+        self.errors: list[ApiError] = []
+        """What made passes fail, each of which the queue has tried again."""
         self.restart()
 
     @property
@@ -86,7 +88,8 @@ class SimulatedOperator:
         first = len(self.cluster.calls)
         try:
             again = completed(self.reconciler.reconcile(KEY))
-        except ApiError:
+        except ApiError as error:
+            self.errors.append(error)
             again = RETRY_SECONDS
         except Crash:
             self.restart()
@@ -212,7 +215,9 @@ class Watchman:
             return
         self.made.append(short(call))
         step = short(call).rpartition("-a")[0]
-        same_step = [job for job in self.operator.live_jobs() if f"-{step}-a" in job["metadata"]["name"]]
+        uid = self.operator.run["metadata"]["uid"]
+        own = [job for job in self.operator.live_jobs() if job["metadata"]["ownerReferences"][0]["uid"] == uid]
+        same_step = [job for job in own if f"-{step}-a" in job["metadata"]["name"]]
         assert not same_step, f"{short(call)} begins beside {same_step[0]['metadata']['name']}"
         at_work = [
             pod["metadata"]["name"]

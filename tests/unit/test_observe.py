@@ -10,6 +10,7 @@ import pytest
 from cluster_objects import NOW, QUEUED_RUN, RUN, at, condition, exited, job, pod, workload
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.jobs import job_manifest
+from sppo_operator.objects import one_line
 from sppo_operator.observe import Observation, lingering, observe
 from sppo_operator.policy import DISRUPTION_RULE, TERMINATED_RULE, USER_FAULT_RULE
 
@@ -24,6 +25,7 @@ TAINTED = condition(
     "DisruptionTarget", "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", since=70
 )
 EVICTED = condition("Evicted", "Preempted", "Preempted to accommodate a higher prioritized Workload")
+RESUMED = condition("Suspended", "JobResumed", "Job resumed", status="False", since=20)
 FAR = timedelta(hours=1)
 
 
@@ -210,6 +212,26 @@ ENDINGS: dict[str, Ending] = {
         [pod(TRAIN, "t-0", "Failed", exited(143), deleted=10)],
         Outcome.EVICTED, 143, "evicted by Kueue", 1,
     ),
+    "resumed before the Job controller saw its pod end": (
+        job(Stage.TRAIN, by_exit_code(TERMINATED_RULE, "t-0", 143), condition("Suspended", "JobSuspended")),
+        [pod(TRAIN, "t-0", "Failed", exited(143), deleted=10)],
+        Outcome.SUSPENDED, 143, "stopped by spec.suspend", 1,
+    ),
+    "resumed while its pod ended": (
+        job(Stage.TRAIN, by_exit_code(TERMINATED_RULE, "t-0", 143), RESUMED),
+        [pod(TRAIN, "t-0", "Failed", exited(143), deleted=10)],
+        Outcome.SUSPENDED, 143, "stopped by spec.suspend", 1,
+    ),
+    "admitted again while its pod ended": (
+        job(Stage.TRAIN, by_exit_code(TERMINATED_RULE, "t-0", 143), RESUMED, of=QUEUED_RUN),
+        [pod(TRAIN, "t-0", "Failed", exited(143), deleted=10)],
+        Outcome.EVICTED, 143, "evicted by Kueue", 1,
+    ),
+    "its pod was deleted after it was admitted": (
+        job(Stage.TRAIN, by_exit_code(TERMINATED_RULE, "t-0", 143), RESUMED, of=QUEUED_RUN),
+        [pod(TRAIN, "t-0", "Failed", exited(143), deleted=21)],
+        Outcome.DISRUPTED, 143, "stopped by SIGTERM", 1,
+    ),
     "disrupted while it was admitted to its queue": (
         job(Stage.TRAIN, by_disruption("t-0"), of=QUEUED_RUN),
         [pod(TRAIN, "t-0", "Failed", exited(143), PREEMPTED)],
@@ -241,9 +263,14 @@ def test_an_end_has_its_result_and_its_time() -> None:
     assert (seen.end.metrics, seen.end.content_digest, seen.finished) == ({"rows": 3}, "abc", at(100))
 
 
-def test_an_eviction_is_told_by_the_workload() -> None:
-    it = job(Stage.TRAIN, by_exit_code(TERMINATED_RULE, "t-0", 143), of=QUEUED_RUN)
-    seen = observe(it, [pod(it, "t-0", "Failed", exited(143))], now=NOW, workload=workload(EVICTED))
+@pytest.mark.parametrize("again", [False, True], ids=["out of its place", "admitted again since"])
+def test_an_eviction_is_told_by_the_workload(again: bool) -> None:
+    it = job(Stage.TRAIN, by_exit_code(TERMINATED_RULE, "t-0", 143), RESUMED, of=QUEUED_RUN)
+    before = {"status": "False", "message": f"Previously: {EVICTED['message']}", "reason": "QuotaReserved"}
+    shown = workload(
+        EVICTED | before if again else EVICTED, schedulingStats={"evictions": [{"reason": "Preempted", "count": 1}]}
+    )
+    seen = observe(it, [pod(it, "t-0", "Failed", exited(143), deleted=10)], now=NOW, workload=shown)
     assert seen.end is not None
     assert (seen.end.outcome, seen.evictions) == (Outcome.EVICTED, 1)
     assert seen.end.message == "evicted by Kueue: Preempted to accommodate a higher prioritized Workload"
@@ -304,6 +331,23 @@ def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_asked() -> None:
     seen = observe(job(Stage.EVALUATE, COMPLETE), [pod(earlier, "e", "Succeeded", exited(0, RESULT))], now=NOW)
     assert seen.end is not None
     assert seen.end.outcome is Outcome.VANISHED
+
+
+def test_only_the_container_of_the_stage_counts() -> None:
+    mesh = pod(EVALUATE, "e", "Succeeded", exited(0, RESULT))
+    mesh["status"]["containerStatuses"].insert(0, {"name": "proxy", "state": exited(0, "bye")})
+    seen = observe(job(Stage.EVALUATE, COMPLETE), [mesh], now=NOW)
+    assert seen.end is not None
+    assert seen.end.outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("a\n  b.", "a b"), ("x" * 10, "x" * 10), ("x" * 11, "x" * 8 + " …")],
+    ids=["one line without its full stop", "just short enough", "cut"],
+)
+def test_what_others_say_becomes_a_part_of_a_sentence(text: str, line: str) -> None:
+    assert one_line(text, 10) == line
 
 
 # Lost nodes: the deletion of t-0 was asked for at second 70, its grace ends at 100, and a minute later it is lost.
@@ -387,6 +431,7 @@ WAITING = {
         "queue gpus has room for it, and admission checks are pending: provisioning",
     ),
     "deactivated": (workload(condition("Evicted", "Deactivated", "The workload is deactivated"), active=False), "its Workload job-demo-a1b2c is deactivated (The workload is deactivated): set its spec.active to true"),
+    "deactivated before it ever ran": (workload(active=False), "its Workload job-demo-a1b2c is deactivated (no reason given): set its spec.active to true"),
     "could not start": (workload(condition("Finished", "FailedToStart", "invalid node selector")), "Kueue could not start it (invalid node selector): delete the Job, and another one is made"),
 }  # fmt: skip
 

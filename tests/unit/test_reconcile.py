@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from datetime import datetime
 
 import pytest
-from simulated_api import Call, Object
-from simulated_cluster import HANGS, LOST
-from simulated_operator import FAILS, USER_FAULT, SimulatedOperator, Watchman, held_at
-from sppo_operator.cache import Kind
-from sppo_operator.errors import ApiError, ForbiddenError, RefusedError, UnavailableError
+from simulated_api import Call
+from simulated_operator import FAILS, SimulatedOperator, Watchman, held_at
 
 UNDISTURBED = (
     "i0-prepare-a1 i0-evaluate-a1 i1-generate-a1 i1-score-a1 i1-train-a1 i1-evaluate-a1 "
@@ -35,10 +30,19 @@ def test_an_undisturbed_run() -> None:
     operator.finish()
     assert operator.jobs() == UNDISTURBED.split()
     assert set(operator.attempts().values()) == {"Succeeded"}
+    assert operator.errors == []
     assert operator.condition("Succeeded")["status"] == "True"
     policies = {item["number"]: item.get("policy") for item in operator.status["iterations"]}
     assert policies == {0: None, 1: "pvc://models/lab/demo/i1/train/model", 2: "pvc://models/lab/demo/i2/train/model"}
     assert max(map(status_writes, operator.passes)) == 1
+
+
+def test_the_service_of_a_training_is_there_before_its_job() -> None:
+    operator = SimulatedOperator(iterations=1)
+    operator.finish()
+    made = [call.at.plural for call in operator.cluster.calls if call.verb == "create" and call.at.plural != "events"]
+    # prepare, evaluate 0, generate, score, then the training and its evaluation
+    assert made == ["jobs"] * 4 + ["services"] + ["jobs"] * 2
 
 
 def test_a_pass_without_news_writes_nothing() -> None:
@@ -120,6 +124,10 @@ def test_a_job_that_waits_in_a_queue_is_shown_and_never_unsuspended() -> None:
     assert (operator.phase, operator.condition("Progressing")["reason"]) == ("Queued", "Queued")
     assert operator.condition("Queued")["message"] == "prepare waits: queue team: so it was decided"
     assert [call.verb for call in operator.cluster.calls].count("patch") == 0
+    (workload,) = operator.cluster.all("workloads")
+    reason = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "the cohort is full"}
+    operator.cluster.change(workload, "status", conditions=[reason])  # which no watch tells
+    operator.steps(lambda: operator.condition("Queued")["message"] == "prepare waits: queue team: the cohort is full")
     operator.cluster.admitting = True
     operator.finish()
     assert [text.split()[0] for text in operator.events()][:3] == ["StageStarted", "Queued", "Admitted"]
@@ -163,9 +171,7 @@ def test_a_deleted_run_is_left_to_the_garbage_collector() -> None:
     operator = held_at("generate")
     operator.cluster.remove(operator.cluster.at(operator.run), propagation="Foreground")
     calls = len(operator.cluster.calls)
-    operator.look() if operator.cluster.deliver(operator.cache, Kind.RUN) else None
-    for _ in range(8):
-        operator.cluster.tick()
+    operator.rest()
     assert operator.cluster.all("jobs") == operator.cluster.all("pods") == operator.cluster.all("spporuns") == []
     assert operator.cluster.calls[calls:] == []
 
@@ -179,6 +185,14 @@ def test_finished_jobs_go_after_their_retention_and_nothing_is_forgotten() -> No
     operator.rest()
     assert operator.status == before
     assert operator.attempts()["prepare 0"] == "Succeeded"
+
+
+def test_a_finished_run_has_nothing_to_suspend() -> None:
+    operator = SimulatedOperator(iterations=1)
+    operator.finish()
+    operator.edit(spec={"suspend": True})
+    operator.rest(2)
+    assert (operator.phase, operator.condition("Suspended")["status"]) == ("Succeeded", "False")
 
 
 def test_more_iterations_turn_succeeded_back() -> None:
@@ -234,205 +248,3 @@ def test_a_status_that_was_wiped_is_made_again_from_the_jobs() -> None:
     assert operator.status["failures"] == {"application": 1}
     assert operator.jobs() == jobs
     operator.finish()
-
-
-# Failures
-
-
-def test_an_application_failure_is_retried_after_a_while_and_charged() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.script["train 1"] = [FAILS]
-    operator.finish()
-    attempts = operator.status["iterations"][1]["stages"][2]["attempts"]
-    assert [item["outcome"] for item in attempts] == ["Application", "Succeeded"]
-    assert attempts[0]["message"].endswith("boom")
-    waited = seconds(attempts[1]["startTime"]) - seconds(attempts[0]["finishTime"])
-    assert 10 <= waited < 15
-    assert operator.status["failures"] == {"application": 1}
-    assert operator.status["iterations"][1]["stages"][2]["charged"] == 1
-
-
-def seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
-
-
-def test_a_shard_may_fail_as_often_as_the_run_allows_and_then_the_run_fails() -> None:
-    operator = SimulatedOperator(iterations=1, retries={"limit": 2})
-    operator.cluster.script["score 1"] = [FAILS] * 3
-    operator.finish("Failed")
-    assert operator.condition("Succeeded")["reason"] == "RetriesExhausted"
-    assert operator.jobs().count("i1-score-a1") == 1 and "i1-score-a2" not in operator.jobs()
-    operator.edit(spec={"retries": {"limit": 5}})
-    operator.finish()
-    assert operator.attempts()["score 1"] == "Application Succeeded"
-
-
-def test_a_users_fault_fails_the_run_and_a_retry_mends_it() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.script["prepare"] = [USER_FAULT]
-    operator.finish("Failed")
-    assert {**operator.condition("Succeeded"), "lastTransitionTime": ""} == {
-        "type": "Succeeded",
-        "status": "False",
-        "reason": "UserFault",
-        "message": "prepare: prompts.source lacks a column: name it",
-        "observedGeneration": 1,
-        "lastTransitionTime": "",
-    }
-    operator.edit(metadata={"annotations": {"sppo.dev/retry": "1"}})
-    operator.finish()
-    assert operator.attempts()["prepare 0"] == "UserFault Succeeded"
-    told = [text.split()[0] for text in operator.events()]
-    assert told.count("RunFailed") == told.count("StageFailed") == told.count("RunSucceeded") == 1
-
-
-def test_a_retry_is_not_lost_while_the_run_is_suspended() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.script["prepare"] = [USER_FAULT]
-    operator.finish("Failed")
-    operator.edit(metadata={"annotations": {"sppo.dev/retry": "1"}}, spec={"suspend": True})
-    operator.rest()
-    assert operator.phase == "Suspended"
-    operator.edit(spec={"suspend": False})
-    operator.finish()
-
-
-def test_a_long_retry_annotation_renews_once() -> None:
-    operator = SimulatedOperator(iterations=1, retries={"limit": 0})
-    operator.edit(metadata={"annotations": {"sppo.dev/retry": "x" * 300}})
-    operator.cluster.script["prepare"] = [FAILS]
-    operator.finish("Failed")
-    operator.look()
-    assert operator.passes[-1] == []
-
-
-def test_what_runs_beside_a_failure_is_stopped() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.script |= {"evaluate 0": [HANGS], "generate 1": [USER_FAULT]}
-    operator.finish("Failed")
-    assert operator.live_jobs() == []
-    assert operator.attempts()["evaluate 0"] == "Vanished"
-
-
-def test_a_failed_evaluation_leaves_the_run_degraded() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.script["evaluate 1"] = [USER_FAULT]
-    operator.finish()
-    assert operator.condition("Degraded")["reason"] == "EvaluationFailed"
-
-
-def test_a_stage_that_takes_too_long_fails_and_says_so() -> None:
-    operator = held_at("train", stages={"train": {"deadlineSeconds": 100}}, retries={"limit": 0})
-    operator.cluster.wait(100)
-    operator.finish("Failed")
-    message = "stopped after spec.stages.train.deadlineSeconds 100: raise it or remove it"
-    assert message in operator.condition("Succeeded")["message"]
-
-
-def test_a_job_that_was_removed_is_made_again_uncharged_when_its_pods_are_gone() -> None:
-    operator = held_at("generate")
-    (job,) = operator.live_jobs()
-    operator.cluster.remove(operator.cluster.at(job))
-    operator.finish()
-    assert operator.attempts()["generate 1"] == "Vanished Succeeded"
-    assert operator.status["failures"] == {"disruption": 1}
-
-
-def test_a_training_on_a_lost_node_is_given_up_after_a_minute() -> None:
-    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
-    operator.cluster.disturb = Watchman(operator)
-    operator.cluster.script["train 1"] = [LOST, LOST]
-    operator.steps(lambda: operator.at_work("train"))
-    pods = operator.cluster.all("pods", "sppo.dev/stage=train")
-    for pod in pods:
-        operator.cluster.remove(operator.cluster.at(pod))
-    operator.cluster.disturb = lambda call, done: None  # its pods count as gone
-    operator.finish()
-    assert operator.attempts()["train 1"] == "Disruption Succeeded"
-    assert "demo-i1-train-a1" not in [job["metadata"]["name"] for job in operator.cluster.all("jobs")]
-
-
-# What the API server refuses
-
-
-def forbid(stage: str, error: ApiError) -> Callable[[Object], None]:
-    def admission(body: Object) -> None:
-        if body["metadata"].get("labels", {}).get("sppo.dev/stage") == stage and body.get("kind") == "Job":
-            raise error
-
-    return admission
-
-
-QUANTITY = RefusedError('Job.batch "x" is invalid: spec...resources.limits[cpu]: must be a quantity', status=422)
-
-
-@pytest.mark.parametrize("cure", ["spec", "annotation"])
-def test_a_refused_template_fails_the_run_at_once_until_it_is_mended(cure: str) -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.admission = forbid("train", QUANTITY)
-    operator.finish("Failed")
-    assert operator.jobs() == []
-    assert operator.condition("Succeeded")["reason"] == "Refused"
-    assert operator.condition("Succeeded")["message"].startswith("train cannot be made: ")
-    before = operator.status
-    operator.restart()
-    operator.rest(3)
-    assert operator.status == before
-    operator.cluster.admission = lambda body: None
-    if cure == "spec":
-        operator.edit(spec={"retries": {"limit": 4}})
-    else:
-        operator.edit(metadata={"annotations": {"sppo.dev/retry": "1"}})
-    operator.finish()
-
-
-@pytest.mark.parametrize(
-    "error", [ForbiddenError("exceeded quota: jobs", status=403), UnavailableError("busy", status=500)]
-)
-def test_a_create_that_is_refused_on_the_way_shows_and_is_tried_again(error: ApiError) -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.steps(lambda: operator.phase == "Generating")
-    operator.cluster.admission = forbid("score", error)
-    operator.steps(lambda: operator.condition("Progressing")["reason"] == "Blocked")
-    assert str(error) in operator.condition("Progressing")["message"]
-    operator.rest()
-    operator.cluster.admission = lambda body: None
-    operator.finish()
-    assert [text.split()[0] for text in operator.events()].count("Blocked") == 1
-
-
-def test_a_missing_right_shows_on_the_first_visit() -> None:
-    operator = SimulatedOperator(iterations=1)
-    operator.cluster.admission = forbid("prepare", ForbiddenError("exceeded quota: jobs", status=403))
-    operator.steps(lambda: operator.condition("Progressing")["reason"] == "Blocked")
-    operator.cluster.admission = lambda body: None
-    operator.finish()
-
-
-# Jobs of the same name
-
-
-def foreign(operator: SimulatedOperator, owner_uid: str) -> Object:
-    labels = {"sppo.dev/run": "demo", "sppo.dev/stage": "prepare", "sppo.dev/iteration": "0", "sppo.dev/attempt": "1"}
-    owner = {"kind": "SPPORun", "name": "demo", "uid": owner_uid, "controller": True}
-    metadata = {"name": "demo-i0-prepare-a1", "namespace": "lab", "labels": labels, "ownerReferences": [owner]}
-    spec = {"suspend": True, "completions": 1, "template": {"spec": {"containers": []}}}
-    return operator.cluster.add("jobs", {"metadata": metadata, "spec": spec})
-
-
-def test_a_job_of_an_earlier_run_that_is_going_away_is_awaited() -> None:
-    operator = SimulatedOperator(iterations=1)
-    foreign(operator, "of an earlier run")
-    operator.finish()
-    assert operator.attempts()["prepare 0"] == "Succeeded"
-
-
-def test_a_job_of_somebody_else_blocks_the_run_until_it_is_gone() -> None:
-    operator = SimulatedOperator(iterations=1)
-    owner = operator.cluster.add("configmaps", {"metadata": {"name": "somebody", "namespace": "lab"}})
-    job = foreign(operator, owner["metadata"]["uid"])
-    operator.steps(lambda: operator.condition("Progressing")["reason"] == "Blocked")
-    assert operator.condition("Progressing")["message"].startswith("Job demo-i0-prepare-a1 belongs to somebody else")
-    operator.cluster.remove(operator.cluster.at(job))
-    operator.finish()
-    assert operator.attempts()["prepare 0"] == "Succeeded"

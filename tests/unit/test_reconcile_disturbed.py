@@ -1,4 +1,4 @@
-"""Runs on a simulated cluster that fails them: crashes between any two calls, slow watches, and anything at any time."""
+"""Runs whose operator crashes between any two calls, hears late of things, and is disturbed in any way at any time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulated_api import Call
-from simulated_cluster import DISRUPTED, HANGS, Behaviour
+from simulated_cluster import DISRUPTED, HANGS, LOST, Behaviour
 from simulated_operator import FAILS, USER_FAULT, Crash, SimulatedOperator, Watchman, held_at
 from sppo_operator.cache import Kind
 from sppo_operator.decide import schedule
@@ -127,6 +127,44 @@ def test_a_job_of_an_attempt_that_is_over_is_removed() -> None:
     operator.cluster.add("jobs", {"metadata": metadata, "spec": job["spec"]})
     operator.rest(2)
     assert [job["metadata"]["name"] for job in operator.live_jobs()] == ["demo-i1-train-a2"]
+
+
+def test_lost_pods_that_outlive_their_job_are_given_up_after_a_while() -> None:
+    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
+    operator.cluster.script["train 1"] = [LOST, LOST]
+    operator.steps(lambda: operator.at_work("train"))
+    (job,) = operator.live_jobs()
+    operator.cluster.remove(operator.cluster.at(job))
+    operator.finish()
+    assert operator.attempts()["train 1"] == "Vanished Succeeded"
+
+
+def test_a_job_that_goes_while_it_is_suspended_blocks_nothing() -> None:
+    operator = held_at("generate")
+    (job,) = operator.live_jobs()
+    operator.cluster.remove(operator.cluster.at(job))
+    operator.edit(spec={"suspend": True})
+    operator.cluster.deliver(operator.cache, Kind.RUN)
+    operator.look()
+    assert operator.condition("Progressing")["reason"] == "Suspended"
+    operator.edit(spec={"suspend": False})
+    operator.finish()
+    assert operator.errors == []
+
+
+def test_a_job_that_goes_while_it_is_deleted_blocks_nothing() -> None:
+    operator = held_at("generate", queue={"name": "team"})
+    operator.edit(spec={"suspend": True})
+
+    def disturb(call: Call, done: bool) -> None:
+        if (call.verb, done) == ("delete", False):
+            operator.cluster.remove(call.at)
+
+    operator.cluster.disturb = disturb
+    operator.rest()
+    assert operator.live_jobs() == []
+    assert [call.verb for call in operator.cluster.calls].count("delete") == 1
+    assert operator.errors == []
 
 
 def once(matches: Callable[[Call, bool], bool], error: BaseException) -> Disturb:

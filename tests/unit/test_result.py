@@ -25,6 +25,7 @@ RuntimeError: NCCL communicator was aborted
 
 ENDS = {
     "done": (0, RESULT, Outcome.SUCCEEDED, 0, ""),
+    "done with as long a result as there may be": (0, RESULT.ljust(4096), Outcome.SUCCEEDED, 0, ""),
     "done without a result": (0, b"", Outcome.FAILED, 0, UNFINISHED),
     "done with a torn result": (0, RESULT[:-1], Outcome.FAILED, 0, UNFINISHED),
     "done with a result that is too long": (0, RESULT + b" " * 4096, Outcome.FAILED, 0, UNFINISHED),
@@ -49,6 +50,7 @@ ENDS = {
     "SIGKILL": (-9, b"", Outcome.FAILED, 137, "killed by signal 9, often for lack of memory: see a.log"),
     "SIGKILL, as a shell says it": (137, b"", Outcome.FAILED, 137, "killed by signal 9, often for lack of memory: see a.log"),
     "a fault of memory access": (139, b"Fatal Python error: Segmentation fault", Outcome.FAILED, 139, "killed by signal 11; the end of its log: Fatal Python error: Segmentation fault"),
+    "an exit code just below the signals": (128, b"", Outcome.FAILED, 128, "ended with exit code 128: see a.log"),
     "an exit code that is no signal": (255, b"", Outcome.FAILED, 255, "ended with exit code 255: see a.log"),
 }  # fmt: skip
 
@@ -73,10 +75,19 @@ def test_a_training_says_where_its_model_is() -> None:
         ("\n \n", ""),
         ("one\n\n  quoted by a traceback\ntwo\n", "one | two"),
         ("one\ntwo\nthree\nfour", "two | three | four"),
-        ("x" * 399 + "\nfatal", "fatal"),
+        ("x" * 392 + "\nfatal", "x" * 392 + " | fatal"),
+        ("x" * 393 + "\nfatal", "fatal"),
         ("fatal: " + "x" * 500, "fatal: " + "x" * 393),
     ],
-    ids=["nothing", "only space", "indented lines quote code", "the newest three", "whole lines only", "one long line"],
+    ids=[
+        "nothing",
+        "only space",
+        "indented lines quote code",
+        "the newest three",
+        "as many as fit",
+        "whole lines only",
+        "one long line",
+    ],
 )
 def test_the_newest_lines_explain_a_failure(log: str, shown: str) -> None:
     assert last_lines(log) == shown
@@ -103,11 +114,12 @@ def test_any_end_has_a_meaning(code: int, result: bytes) -> None:
         (b'{"progress": {"done": 1, "total": 2, "un', None),
         (b'{"progress": {"done": 1}}', None),
         (b'{"progress": 7}', None),
+        (b'{"level": "info", "progress": {"done": 1, "total": 2, "unit": "prompts"}}', None),
         (b"loading weights", None),
         (b"", None),
         (b"\xff\xfe", None),
     ],
-    ids=["whole", "torn", "incomplete", "no object", "other text", "empty", "bytes"],
+    ids=["whole", "torn", "incomplete", "no object", "another program's", "other text", "empty", "bytes"],
 )
 def test_progress(line: bytes, progress: dict[str, object] | None) -> None:
     assert progress_of(line) == progress

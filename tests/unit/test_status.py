@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from sppo_operator.conditions import Holds
 from sppo_operator.decide import Action, Fail, Finish, GiveUp, Outcome, Stage, Start, Step, Wait, schedule
 from sppo_operator.facts import Record, WinRate, best_iteration, decimal, falling_iteration, win_rate
 from sppo_operator.schema import schema_causes, spporun_schema
 from sppo_operator.spec import Run
-from sppo_operator.conditions import Holds
 from sppo_operator.status import Facts, records_of, status_of
 from sppo_operator.summary import duration
 from sppo_operator.validation import admit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -55,8 +56,15 @@ def local_path(source: str, field: str, workspace: Path) -> Path:
         if ".." in path.parts:
             raise ConfigError(f"{field} {source} leaves the workspace: use a path without '..', or an absolute one")
         path = workspace / path
-    if not path.exists():
-        raise MissingError(f"{field} {source} does not exist at {path}: put it there, or correct the path")
+    try:
+        for found in (path, *path.iterdir()) if path.is_dir() else (path,):
+            found.open("rb").close() if found.is_file() else found.stat()
+    except FileNotFoundError as error:
+        raise MissingError(f"{field} {source} does not exist at {path}: put it there, or correct the path") from error
+    except PermissionError as error:
+        raise MissingError(
+            f"{field} {source}: {error.filename} may not be read by user {os.getuid()}: give everybody the right to read it"
+        ) from error
     return path
 
 

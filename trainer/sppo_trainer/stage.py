@@ -5,7 +5,8 @@
     JOB_COMPLETION_INDEX   which of the stage's workers this is, 0 if unset
 
 Exit codes: 0 done; 64..78 the user's or the data's fault (errors.py); 143 after SIGTERM; anything else is retried.
-The result is one JSON object of at most 4096 bytes: {"metrics", "contentDigest"}, or {"error": one sentence}.
+The result is one JSON object of at most 4096 bytes: {"metrics", "contentDigest"}, with "model" if the stage made one, or
+{"error": one sentence}.
 Where several processes do a stage together, `ranks.py` starts them and speaks for them.
 """
 
@@ -156,15 +157,21 @@ def run(config_type: type[Config], body: Body[Config]) -> int:
     except (UserError, ExitError) as error:
         return _failed(error, error.exit_code)
     except Exception as error:  # noqa: BLE001  # the edge: whatever it is, the operator gets a sentence and an exit code
-        if reason := _storage_fault(error):
-            full = StorageError(f"the workspace cannot take more data ({reason}): free space or enlarge it")
-            return _failed(full, full.exit_code)
+        if fault := _storage_fault(error):
+            return _failed(fault, fault.exit_code)
         traceback.print_exc()
         return _failed(error, 1)
     if isinstance(result, Manifest):
-        result = {"metrics": result.result, "contentDigest": result.content_digest}
+        result = {"metrics": result.result, "contentDigest": result.content_digest, **_model(stage, result)}
     _write_result(result)
     return 0
+
+
+def _model(stage: Stage[Any], manifest: Manifest) -> dict[str, str]:
+    """Where the model is that the stage made, from the run's folder: who keeps the result may not see the workspace."""
+    folder = stage.artifact.folder.relative_to(stage.workspace.folder)
+    paths = [file.path for file in manifest.files if file.name == "model/config.json"]
+    return {"model": str(folder / Path(path).parent) for path in paths}
 
 
 def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
@@ -199,16 +206,20 @@ def _write_result(result: Mapping[str, Any]) -> None:
     if path is None:  # started by hand, outside a container
         print(text, flush=True)
     else:
-        Path(path).write_text(text + "\n", "utf-8")
+        Path(path).write_text(text, "utf-8")
 
 
-def _storage_fault(error: BaseException) -> str | None:
-    """What the filesystem said, if that is behind the error; safetensors and checkpoints report it as text only."""
+def _storage_fault(error: BaseException) -> StorageError | None:
+    """What the filesystem refused, if that is behind the error; safetensors and checkpoints report it as text only."""
     for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in _FULL:
-            return str(cause)
-        if reason := next((text for text in map(os.strerror, _FULL) if text in str(cause)), None):
-            return reason
+        if isinstance(cause, PermissionError):
+            return StorageError(
+                f"{cause.filename} may not be used by user {os.getuid()} ({cause.strerror}): give that user, or its "
+                f"group {os.getgid()}, the right to read and write the workspace"
+            )
+        reason = str(cause) if isinstance(cause, OSError) and cause.errno in _FULL else ""
+        if reason := reason or next((text for text in map(os.strerror, _FULL) if text in str(cause)), ""):
+            return StorageError(f"the workspace cannot take more data ({reason}): free space or enlarge it")
     return None
 
 

@@ -76,7 +76,7 @@ class Update:
         config: TrainConfig,
         *,
         seed: str,
-        ranks: Ranks = Ranks(),  # noqa: B008  # frozen
+        ranks: Ranks,
     ) -> None:
         training = config.training
         torch.manual_seed(seed_of(seed) >> 1)  # LoRA's A matrices
@@ -88,7 +88,7 @@ class Update:
             for item in data
         ]
         self.tokens = [_tokens(group) for group in self.groups]
-        self.method = choose_method(policy, self.groups)
+        self.method = ranks.first(lambda: choose_method(policy, self.groups))  # one verdict: all run the same forwards
         self.base = policy  # packed attention is switched on the model itself, also below a LoRA wrapper
         self.policy: nn.Module = policy if training.lora is None else with_lora(policy, training.lora)
         train_mode_without_dropout(self.policy, activation_checkpointing=training.activation_checkpointing)
@@ -196,7 +196,7 @@ class Update:
         reference_R = self._reference_sums(turn, reference)
         targets_R = torch.tensor([target.target for target in self._targets(turn)], device=logps_R.device)
         own = len(targets_R)
-        loss = 0 * logps_R[own:].sum()  # the dummies
+        loss = 0 * logps_R[own:].sum()  # dummies weigh nothing, but their backward is a part of the collectives
         if own:
             loss = loss + sppo_loss(logps_R[:own], reference_R, targets_R) * (own / responses)
         loss.backward()  # type: ignore[no-untyped-call]
