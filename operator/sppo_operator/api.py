@@ -236,7 +236,7 @@ def _error(status: int, content: bytes, call: str) -> ApiError:
     kind = ERRORS.get(status, UnavailableError if status >= 500 else ApiError)
     if kind is ConflictError and reason == "AlreadyExists":
         kind = AlreadyExistsError
-    return kind(f"{call}: {message or f'HTTP status {status}'}", status=status, reason=reason)
+    return kind(message or f"HTTP status {status}", call=call, status=status, reason=reason)
 
 
 def _cause(error: BaseException) -> str:

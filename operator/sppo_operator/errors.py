@@ -53,10 +53,10 @@ class InvalidResource(UserError):  # noqa: N818 - as the API server says it: rea
 
 
 class ApiError(SPPOError):
-    """What the API server answered; `status` is the HTTP status, 0 if there was no answer."""
+    """What the API server answered to a call; `status` is the HTTP status, 0 if there was no answer."""
 
-    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, call: str = "", status: int = 0, reason: str = "") -> None:
+        super().__init__(f"{call}: {message}" if call else message)
         self.message = message
         self.status = status
         self.reason = reason

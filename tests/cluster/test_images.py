@@ -71,6 +71,7 @@ def look(lab: Lab, image: Callable[[str], str]) -> Iterator[Callable[..., dict[s
             seconds=300,
         )
         log = lab.log(space.name, target)
+        lab.delete("pods", space.name, target)
         assert phase(ended) == "Succeeded", log
         return dict(json.loads(log.splitlines()[-1]))
 

@@ -43,9 +43,10 @@ def test_a_template_that_the_api_server_refuses_is_shown_and_mended_by_a_patch(l
     run = lab.until_over(space.name, "refused", seconds=1 * MINUTES)
     failed = condition(run, "Succeeded")
     assert (failed["status"], failed["reason"], run["status"]["phase"]) == ("False", "Refused", "Failed")
-    assert failed["message"].startswith("score cannot be made: ")
+    assert failed["message"].startswith("the API server refuses the Job of score: ")
     assert "quantities must match" in failed["message"]
-    space.patch("refused", {"stages": {"score": {"template": {"resources": {"limits": {"cpu": "2"}}}}}})
+    assert failed["message"].endswith("correct spec.stages.score.template and apply the run again")
+    space.patch("refused", {"stages": {"score": {"template": {"resources": {"limits": {"cpu": "0.2"}}}}}})
     lab.until_run(space.name, "refused", lambda run: condition(run, "Succeeded")["status"] == "Unknown")
     run = lab.until_over(space.name, "refused", seconds=5 * MINUTES)
     assert condition(run, "Succeeded")["status"] == "True"

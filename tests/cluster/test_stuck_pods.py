@@ -45,7 +45,9 @@ def space(lab: Lab, operator: Operator) -> Iterator[Namespace]:
 
 def explained(lab: Lab, space: Namespace, name: str) -> Object:
     """The run once its status says why it does not get on."""
-    return lab.until_run(space.name, name, lambda run: condition(run, "Progressing")["reason"] == "PodsStuck", seconds=3 * MINUTES)
+    return lab.until_run(
+        space.name, name, lambda run: condition(run, "Progressing")["reason"] == "PodsStuck", seconds=3 * MINUTES
+    )
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -57,7 +59,9 @@ def test_a_stuck_pod_is_explained(lab: Lab, space: Namespace, name: str) -> None
     assert progressing["status"] == "False"
     explained_at = datetime.fromisoformat(progressing["lastTransitionTime"])
     (pod,) = lab.list("pods", space.name, f"sppo.dev/run={name}")
-    assert (explained_at - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds() < EXPLAINED_SECONDS
+    assert (
+        explained_at - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    ).total_seconds() < EXPLAINED_SECONDS
 
 
 def test_runs_go_on_when_the_explanations_are_heeded(lab: Lab, space: Namespace, operator: Operator) -> None:

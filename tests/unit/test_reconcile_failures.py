@@ -150,7 +150,7 @@ def test_a_refused_template_fails_the_run_at_once_until_it_is_mended(cure: str) 
     operator.finish("Failed")
     assert operator.jobs() == []
     assert operator.condition("Succeeded")["reason"] == "Refused"
-    assert operator.condition("Succeeded")["message"].startswith("train cannot be made: ")
+    assert operator.condition("Succeeded")["message"].startswith("the API server refuses the Job of train: Job.batch")
     before = operator.status
     operator.restart()
     operator.rest(3)

@@ -13,7 +13,7 @@ _PROGRAMS = {
     "buildah": "buildah",
     "conntrack": "conntrack",
     "containerd": "containerd",
-    "debootstrap": "debootstrap",
+    "mmdebstrap": "mmdebstrap",
     "ethtool": "ethtool",
     "iproute2": "ip",
     "iptables": "iptables",
