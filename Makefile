@@ -23,7 +23,8 @@ check: .venv/test.stamp ## formatter, linter, types, import rules, fast tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/unit tests/contract
 
-test: .venv/test.stamp ## all tests, with a shortened demo among them
+test: .venv/test.stamp ## all tests: tiny models, a shortened demo, a real Kubernetes node
+	@PYTHONPATH=tests/cluster $(BIN)/python tests/cluster/prepare.py
 	$(BIN)/pytest tests
 
 faults: .venv/test.stamp ## kill every stage twenty times at random moments and compare the digests

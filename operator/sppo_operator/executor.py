@@ -60,8 +60,10 @@ class Executor:
         suspend = this.run.spec["suspend"]
         if seen.going:
             this.look_again(AGAIN_SECONDS)
-        elif failed or not _is_current(this, seen) or (suspend and seen.queue) or _is_misplaced(this.run, seen):
-            await self._delete(this, seen)  # Kueue would start a suspended Job of its queue again
+        elif failed or not _is_current(this, seen) or _is_misplaced(this.run, seen) or _is_outdated(this.run, seen):
+            await self._delete(this, seen)
+        elif suspend and seen.queue:
+            await self._delete(this, seen)  # Kueue would start it again
         elif seen.suspended != suspend and not seen.queue:
             await self._suspend(this, seen, suspend)
 
@@ -125,6 +127,11 @@ def _is_current(this: Pass, seen: Observation) -> bool:
     """Whether this is the attempt that the run waits for; another one came back after it was given up."""
     recorded = this.records[seen.step].attempts
     return seen.attempt == recorded.made and recorded.last is Outcome.RUNNING
+
+
+def _is_outdated(run: Run, seen: Observation) -> bool:
+    """Whether its pods cannot start, and the run was changed since: that may have been the cure."""
+    return bool(seen.stuck) and seen.generation < run.generation
 
 
 def _is_misplaced(run: Run, seen: Observation) -> bool:

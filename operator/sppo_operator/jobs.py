@@ -19,6 +19,8 @@ RUN_LABEL: Final = "sppo.dev/run"
 STAGE_LABEL: Final = "sppo.dev/stage"
 ITERATION_LABEL: Final = "sppo.dev/iteration"
 ATTEMPT_LABEL: Final = "sppo.dev/attempt"
+GENERATION_ANNOTATION: Final = "sppo.dev/generation"
+"""Which version of the run a Job was made from."""
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL: Final = "kueue.x-k8s.io/priority-class"
 CONTAINER: Final = "stage"
@@ -57,7 +59,10 @@ def job_manifest(run: Run, uid: str, step: Step, attempt: int, *, image: str, re
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(run, uid, run.job_name(step, attempt), labels | _queue_labels(run)),
+        "metadata": {
+            **_metadata(run, uid, run.job_name(step, attempt), labels | _queue_labels(run)),
+            "annotations": {GENERATION_ANNOTATION: str(run.generation)},
+        },
         "spec": {
             "suspend": "queue" in run.spec,  # Kueue starts what it has admitted
             "completionMode": "Indexed",

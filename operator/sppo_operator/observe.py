@@ -12,6 +12,7 @@ from sppo_operator.facts import timestamp
 from sppo_operator.jobs import (
     ATTEMPT_LABEL,
     CONTAINER,
+    GENERATION_ANNOTATION,
     ITERATION_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
@@ -45,6 +46,8 @@ class Observation:
     attempt: int
     image: str
     created: str
+    generation: int = 0
+    """The version of the run that the Job was made from."""
     end: End | None = None
     """None while it is live, and while its pods are still ending."""
     finished: str = ""
@@ -82,6 +85,7 @@ def observe(job: Object, pods: Sequence[Object], *, now: datetime, workload: Obj
         attempt=int(labels[ATTEMPT_LABEL]),
         image=_image(job),
         created=job["metadata"]["creationTimestamp"],
+        generation=int(job["metadata"].get("annotations", {}).get(GENERATION_ANNOTATION, 0)),
         suspended=suspended,
         queue=queue,
         priority=labels.get(PRIORITY_LABEL, ""),

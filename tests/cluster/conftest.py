@@ -20,6 +20,13 @@ from testbed import Node, why_not
 ELSEWHERE = os.environ.get("SPPO_TEST_KUBECONFIG")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test here may wait for a dozen pods, each of which imports torch."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(20 * 60))
+
+
 @pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
     """The node whose processes a test may kill."""

@@ -14,6 +14,9 @@ from typing import Any
 from lab import Lab
 
 CLAIM = "workspace"
+SIZE = {"storage": "100Gi"}
+OWNER = "test.sppo.dev/namespace"
+"""The label of volumes, which belong to no namespace."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +37,26 @@ class Namespace:
         space.claim(CLAIM, folder)
         return space
 
-    def claim(self, name: str, folder: Path) -> None:
-        """A claim that is bound to a folder of this machine."""
-        size = {"storage": "100Gi"}
+    def volume(self, name: str, folder: Path) -> None:
+        """A volume for one claim, which is a folder of this machine."""
         volume = {
-            "capacity": size,
+            "capacity": SIZE,
             "accessModes": ["ReadWriteMany"],
             "persistentVolumeReclaimPolicy": "Retain",
             "hostPath": {"path": str(folder), "type": "Directory"},
             "claimRef": {"namespace": self.name, "name": name},
         }
-        self.lab.create("persistentvolumes", "", {"metadata": {"name": f"{self.name}-{name}"}, "spec": volume})
+        metadata = {"name": f"{self.name}-{name}", "labels": {OWNER: self.name}}
+        self.lab.create("persistentvolumes", "", {"metadata": metadata, "spec": volume})
+
+    def claim(self, name: str, folder: Path) -> None:
+        """A claim that is bound to a folder of this machine."""
+        self.volume(name, folder)
         claim = {
             "accessModes": ["ReadWriteMany"],
             "storageClassName": "",
             "volumeName": f"{self.name}-{name}",
-            "resources": {"requests": size},
+            "resources": {"requests": SIZE},
         }
         self.lab.create("persistentvolumeclaims", self.name, {"metadata": {"name": name}, "spec": claim})
 
@@ -71,7 +78,8 @@ class Namespace:
         self.lab.until("pods", self.name, lambda pods: not pods, selector="sppo.dev/run", seconds=120)
         self.lab.delete("namespaces", "", self.name)
         self.lab.until("namespaces", "", lambda spaces: self.name not in spaces, seconds=120)
-        self.lab.delete("persistentvolumes", "", f"{self.name}-{CLAIM}")
+        for volume in self.lab.list("persistentvolumes", selector=f"{OWNER}={self.name}"):
+            self.lab.delete("persistentvolumes", "", volume["metadata"]["name"])
         if self.workspace.name.startswith("sppo-workspace-"):
             shutil.rmtree(self.workspace)
 

@@ -11,22 +11,27 @@ from typing import Any
 import yaml
 from lab import Lab
 
-ROOT = Path(__file__).parents[2]
+MANIFESTS = Path(__file__).parents[2] / "manifests"
 NAMESPACE = "sppo-system"
 NAME = "sppo-operator"
 LEASE = "sppo-operator"
 
 
 class Operator:
-    """The Deployment of `kubectl apply -k manifests`, with images that this machine has."""
+    """The Deployment of `kubectl apply -k` of a folder, with images that this machine has."""
 
-    def __init__(self, lab: Lab, image: str, trainer: str) -> None:
+    def __init__(
+        self, lab: Lab, image: str, trainer: str, namespace: str = NAMESPACE, manifests: Path = MANIFESTS
+    ) -> None:
+        """`namespace` is the one that the manifests put it into."""
         self.lab = lab
         self.image = image
         self.trainer = trainer
+        self.namespace = namespace
+        self.manifests = manifests
 
     def install(self) -> None:
-        rendered = self.lab.kubectl("kustomize", str(ROOT / "manifests"))
+        rendered = self.lab.kubectl("kustomize", str(self.manifests))
         manifests = [self._adapted(manifest) for manifest in yaml.safe_load_all(rendered)]
         self.lab.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
         self.lab.kubectl("wait", "--for=condition=Established", "crd/spporuns.sppo.dev", "--timeout=30s")
@@ -34,23 +39,23 @@ class Operator:
         self.leader()
 
     def remove(self) -> None:
-        self.lab.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s")
+        self.lab.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=120s")
 
     def scale(self, replicas: int) -> None:
-        self.lab.patch("deployments", NAMESPACE, NAME, {"spec": {"replicas": replicas}})
+        self.lab.patch("deployments", self.namespace, NAME, {"spec": {"replicas": replicas}})
         self.until_ready(replicas)
         if replicas == 0:
-            self.lab.until("pods", NAMESPACE, lambda pods: not pods, seconds=60)
+            self.lab.until("pods", self.namespace, lambda pods: not pods, seconds=60)
 
     def configure(self, **environment: str) -> None:
         """Change the operator's environment, and wait until its pods have it: what an upgrade does."""
-        deployment = self.lab.get("deployments", NAMESPACE, NAME)
+        deployment = self.lab.get("deployments", self.namespace, NAME)
         assert deployment is not None
         container = deployment["spec"]["template"]["spec"]["containers"][0]
         kept = [item for item in container["env"] if item["name"] not in environment]
         container["env"] = kept + [{"name": name, "value": value} for name, value in environment.items()]
-        self.lab.patch("deployments", NAMESPACE, NAME, {"spec": deployment["spec"]})
-        self.lab.kubectl("rollout", "status", f"deployment/{NAME}", "-n", NAMESPACE, "--timeout=120s")
+        self.lab.patch("deployments", self.namespace, NAME, {"spec": deployment["spec"]})
+        self.lab.kubectl("rollout", "status", f"deployment/{NAME}", "-n", self.namespace, "--timeout=120s")
 
     def until_ready(self, replicas: int) -> None:
         def ready(found: dict[str, Any]) -> bool:
@@ -58,20 +63,20 @@ class Operator:
             counts = [status.get(name, 0) for name in ("replicas", "readyReplicas", "updatedReplicas")]
             return counts == [replicas] * 3 and status["observedGeneration"] == found[NAME]["metadata"]["generation"]
 
-        self.lab.until("deployments", NAMESPACE, ready, seconds=120)
+        self.lab.until("deployments", self.namespace, ready, seconds=120)
 
     def leader(self) -> str:
         """The pod that holds the lease, once one does."""
 
         def holder(leases: dict[str, Any]) -> str:
             name = leases[LEASE]["spec"].get("holderIdentity") if LEASE in leases else None
-            return name if name in {pod["metadata"]["name"] for pod in self.lab.list("pods", NAMESPACE)} else ""
+            return name if name in {pod["metadata"]["name"] for pod in self.lab.list("pods", self.namespace)} else ""
 
-        found: str = self.lab.until("leases", NAMESPACE, holder, seconds=60)
+        found: str = self.lab.until("leases", self.namespace, holder, seconds=60)
         return found
 
     def pods(self) -> list[str]:
-        return sorted(pod["metadata"]["name"] for pod in self.lab.list("pods", NAMESPACE))
+        return sorted(pod["metadata"]["name"] for pod in self.lab.list("pods", self.namespace))
 
     def kill(self, pod: str) -> None:
         """SIGKILL to the operator in this pod: no time to release the lease or to finish a pass."""
@@ -83,13 +88,13 @@ class Operator:
 
     def restarts(self, pod: str) -> int:
         """How often the kubelet has started the operator in this pod again."""
-        found = self.lab.get("pods", NAMESPACE, pod)
+        found = self.lab.get("pods", self.namespace, pod)
         return _restarts(found) if found else 0
 
     def until_restarted(self, pod: str, restarts: int) -> None:
         """The pod is ready after so many restarts."""
         self.lab.until(
-            "pods", NAMESPACE, lambda pods: _restarts(pods[pod]) >= restarts and _is_ready(pods[pod]), seconds=120
+            "pods", self.namespace, lambda pods: _restarts(pods[pod]) >= restarts and _is_ready(pods[pod]), seconds=120
         )
 
     def renew(self) -> None:
@@ -107,7 +112,13 @@ class Operator:
         return max(peaks)
 
     def log(self) -> str:
-        return "\n".join(self.lab.log(NAMESPACE, pod["metadata"]["name"]) for pod in self.lab.list("pods", NAMESPACE))
+        return "\n".join(
+            self.lab.log(self.namespace, pod["metadata"]["name"]) for pod in self.lab.list("pods", self.namespace)
+        )
+
+    def forbidden(self) -> list[str]:
+        """What the operators' logs tell of missing rights."""
+        return [line for line in self.log().splitlines() if "orbidden" in line]
 
     def _adapted(self, manifest: dict[str, Any]) -> dict[str, Any]:
         if manifest["kind"] == "Deployment":

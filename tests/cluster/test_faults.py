@@ -120,8 +120,11 @@ def replicas_killed_by_turns(scene: Scene) -> None:
 
 
 def pod_deleted(scene: Scene) -> None:
-    for run in RUNS:
-        scene.lab.delete("pods", scene.space.name, scene.pods(run)[-1])
+    victims = {scene.pods(run)[-1] for run in RUNS}
+    for pod in victims:
+        scene.lab.delete("pods", scene.space.name, pod)
+    # One that is let go on while it ends may still succeed; its result is lost, and the Job counts as vanished.
+    scene.lab.until("pods", scene.space.name, lambda pods: victims.isdisjoint(pods), seconds=120)
 
 
 def job_deleted(scene: Scene) -> None:

@@ -174,3 +174,12 @@ def requested_cpu(lab: Lab, space: Namespace, job: str) -> str:
 
 def merged_stages(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {name: one.get(name, {}) | other.get(name, {}) for name in one.keys() | other.keys()}
+
+
+def test_a_namespace_goes_with_its_runs(lab: Lab, operator: Operator) -> None:
+    space = Namespace.create(lab, "short-lived")
+    space.apply(standin(stages=failing("generate:1:hold")))
+    notes(space, "demo").until_held("generate 1", 3 * MINUTES)
+    lab.delete("namespaces", "", space.name)
+    lab.until("namespaces", "", lambda spaces: space.name not in spaces, seconds=3 * MINUTES)
+    space.remove()

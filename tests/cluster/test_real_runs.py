@@ -88,7 +88,16 @@ class Runs:
                 (workspace / part).symlink_to(self.space.workspace / part)
             file = self._folder / f"{name}.json"
             file.write_text(json.dumps(run))
-            command = [sys.executable, "-m", "sppo_operator", "run", str(file), "--workspace", str(workspace), "--plain"]
+            command = [
+                sys.executable,
+                "-m",
+                "sppo_operator",
+                "run",
+                str(file),
+                "--workspace",
+                str(workspace),
+                "--plain",
+            ]
             done = subprocess.run(command, capture_output=True, text=True, timeout=12 * MINUTES, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
             self._local[name] = digests(yaml.safe_load((workspace / "run.yaml").read_text("utf-8")))
@@ -129,7 +138,10 @@ def runs(
 def kill_twice(runs: Runs) -> None:
     """SIGKILL to generation once it has a chunk, and to training once it has the reference's log-probabilities."""
     folder = runs.space.folder("killed")
-    for work, sign in (("generate", "i1/generate/chunks/*/manifest.json"), ("train", "i1/train/reference/manifest.json")):
+    for work, sign in (
+        ("generate", "i1/generate/chunks/*/manifest.json"),
+        ("train", "i1/train/reference/manifest.json"),
+    ):
         deadline = time.monotonic() + 8 * MINUTES
         while not any(folder.glob(sign)):
             assert time.monotonic() < deadline, f"{work} wrote no {sign}"

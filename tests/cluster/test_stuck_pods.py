@@ -24,7 +24,7 @@ RUNS = {
     "no-volume": standin("no-volume", workspace={"claimName": "unbound"}),
 }
 SAID = {
-    "no-image": ("ImagePullBackOff", "correct spec.image"),
+    "no-image": ("failed to pull and unpack image", "correct spec.image"),
     "no-secret": ('secret "hub" not found', "create what is missing"),
     "no-gpu": ("Insufficient nvidia.com/gpu", "lower spec.stages.prepare.template.resources"),
     "no-claim": ('persistentvolumeclaim "missing" not found', "create the claim"),
@@ -70,8 +70,8 @@ def test_runs_go_on_when_the_explanations_are_heeded(lab: Lab, space: Namespace,
     space.patch("no-image", {"image": operator.trainer})
     lab.create("secrets", space.name, {"metadata": {"name": "hub"}, "stringData": {"token": "hf_secret"}})
     space.patch("no-gpu", {"stages": {"prepare": {"template": None}}})
-    for name in ("missing", "unbound"):
-        space.claim(name, space.workspace)
+    space.claim("missing", space.workspace)
+    space.volume("unbound", space.workspace)
     for name in RUNS:
         run = lab.until_over(space.name, name, seconds=5 * MINUTES)
         assert condition(run, "Succeeded")["status"] == "True"

@@ -45,6 +45,7 @@ metadata:
     sppo.dev/iteration: "0"
     sppo.dev/attempt: "2"
     app.kubernetes.io/managed-by: sppo-operator
+  annotations: {sppo.dev/generation: "1"}
   ownerReferences:
   - {apiVersion: sppo.dev/v1alpha1, kind: SPPORun, name: demo, uid: "0815", controller: true, blockOwnerDeletion: true}
 spec:

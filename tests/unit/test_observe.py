@@ -279,6 +279,7 @@ def test_an_eviction_is_told_by_the_workload(again: bool) -> None:
 def test_a_job_says_which_attempt_it_is() -> None:
     seen = observe(job(Stage.SCORE, iteration=3, attempt=2, created=5), [], now=NOW)
     assert seen == Observation(
+        generation=1,
         job="demo-i3-score-a2",
         uid="uid-of-demo-i3-score-a2",
         step=Step(3, Stage.SCORE),

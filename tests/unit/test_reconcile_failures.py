@@ -115,6 +115,22 @@ def test_a_job_that_was_removed_is_made_again_uncharged_when_its_pods_are_gone()
     assert operator.status["failures"] == {"disruption": 1}
 
 
+def test_a_job_whose_pods_cannot_start_is_made_again_when_the_run_was_changed() -> None:
+    operator = SimulatedOperator(iterations=1)
+    operator.cluster.script["generate 1"] = [LOST, LOST]
+    operator.steps(lambda: operator.at_work("generate"))
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient cpu."}
+    for pod in operator.cluster.all("pods", "sppo.dev/stage=generate"):
+        operator.cluster.change(pod, "status", phase="Pending", conditions=[unscheduled])
+    operator.steps(lambda: operator.condition("Progressing")["reason"] == "PodsStuck")
+    operator.rest()
+    assert operator.jobs().count("i1-generate-a1") == 1 and "i1-generate-a2" not in operator.jobs()
+    operator.edit(spec={"image": "trainer:2"})
+    operator.finish()
+    assert operator.attempts()["generate 1"] == "Vanished Succeeded"
+    assert "ended as Vanished: its pods could not start, and its Job was removed" in " ".join(operator.events())
+
+
 def test_a_training_on_a_lost_node_is_given_up_after_a_minute() -> None:
     operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
     operator.cluster.disturb = Watchman(operator)

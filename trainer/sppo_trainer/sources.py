@@ -63,7 +63,7 @@ def local_path(source: str, field: str, workspace: Path) -> Path:
         raise MissingError(f"{field} {source} does not exist at {path}: put it there, or correct the path") from error
     except PermissionError as error:
         raise MissingError(
-            f"{field} {source}: {error.filename} may not be read by user {os.getuid()}: give everybody the right to read it"
+            f"{field} {source}: {error.filename} may not be read by user {os.getuid()}: give everybody the right to"
         ) from error
     return path
 

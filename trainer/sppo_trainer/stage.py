@@ -5,8 +5,8 @@
     JOB_COMPLETION_INDEX   which of the stage's workers this is, 0 if unset
 
 Exit codes: 0 done; 64..78 the user's or the data's fault (errors.py); 143 after SIGTERM; anything else is retried.
-The result is one JSON object of at most 4096 bytes: {"metrics", "contentDigest"}, with "model" if the stage made one, or
-{"error": one sentence}.
+The result is one JSON object of at most 4096 bytes: {"metrics", "contentDigest"}, with "model" if the stage made one,
+or {"error": one sentence}.
 Where several processes do a stage together, `ranks.py` starts them and speaks for them.
 """
 
@@ -170,8 +170,8 @@ def run(config_type: type[Config], body: Body[Config]) -> int:
 def _model(stage: Stage[Any], manifest: Manifest) -> dict[str, str]:
     """Where the model is that the stage made, from the run's folder: who keeps the result may not see the workspace."""
     folder = stage.artifact.folder.relative_to(stage.workspace.folder)
-    paths = [file.path for file in manifest.files if file.name == "model/config.json"]
-    return {"model": str(folder / Path(path).parent) for path in paths}
+    config = next((file.path for file in manifest.files if file.name == "model/config.json"), None)
+    return {} if config is None else {"model": str(folder / Path(config).parent)}
 
 
 def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
