@@ -63,7 +63,7 @@ class End:
 
 def main(body: Body[TrainConfig]) -> NoReturn:
     """Run the stage as this process; as one of several ranks; or as the launcher of ranks."""
-    if "RANK" in os.environ:
+    if "SPPO_LAUNCHER" in os.environ:  # not RANK, which the user's own variables may have
         _die_with_launcher()
         # Python's handlers do not run inside a collective, so only the default action ends a rank at once.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
