@@ -52,10 +52,17 @@ ERRORS: Mapping[int, type[ApiError]] = {
 }
 
 
-class Listing(list[dict[str, Any]]):
+Object = dict[str, Any]
+
+
+class Listing(list[Object]):
     """The objects of a LIST, and the resource version that they were read at."""
 
     version = ""
+
+
+def _whole(item: Object) -> Object:
+    return item
 
 
 def login() -> kopf.ConnectionInfo:
@@ -105,8 +112,11 @@ class Api:
     async def get(self, path: str) -> dict[str, Any]:
         return _object(await self._call("get", "GET", path))
 
-    async def list(self, path: str, selector: str = "") -> Listing:
-        """All objects of a collection, page by page, with the apiVersion and kind that a watch would show."""
+    async def list(self, path: str, selector: str = "", trim: Callable[[Object], Object] = _whole) -> Listing:
+        """All objects of a collection, page by page, with the apiVersion and kind that a watch would show.
+
+        `trim` takes from each what the caller does not need, before the next page comes.
+        """
         listing = Listing()
         query = {"limit": str(PAGE_ITEMS)} | ({"labelSelector": selector} if selector else {})
         while True:
@@ -119,7 +129,7 @@ class Api:
                 del query["continue"], query["limit"]
                 continue
             kind = {"apiVersion": page["apiVersion"], "kind": page["kind"].removesuffix("List")}
-            listing.extend(kind | item for item in page["items"])
+            listing.extend(trim(kind | item) for item in page["items"])
             if not (token := page["metadata"].get("continue")):
                 listing.version = page["metadata"]["resourceVersion"]
                 return listing

@@ -55,7 +55,7 @@ class Cache:
         self._deleted: OrderedDict[str, int] = OrderedDict()
 
     def put(self, kind: Kind, item: Mapping[str, Any]) -> Key | None:
-        """Keep the object unless a newer state is known; returns its run if this was news."""
+        """Keep the object, trimmed, unless a newer state is known; returns its run if this was news."""
         run, metadata = _run_of(kind, item), item["metadata"]
         if run is None:
             return None
@@ -65,9 +65,7 @@ class Cache:
             return None
         if held:
             self._drop(kind, address)
-        # They are as large as the rest of the object, and nothing here reads them.
-        metadata = {name: value for name, value in metadata.items() if name != "managedFields"}
-        held = _Held(run, metadata["uid"], version, {**item, "metadata": metadata})
+        held = _Held(run, metadata["uid"], version, trimmed(kind, item))
         self._held[kind][address] = held
         self._of_run[kind][run][address] = held.value
         return run
@@ -119,6 +117,19 @@ class Cache:
         if not self._of_run[kind][run]:
             del self._of_run[kind][run]
         return run
+
+
+def trimmed(kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without what nobody here reads, which are three quarters of the memory that an object takes."""
+    metadata = {name: value for name, value in item["metadata"].items() if name != "managedFields"}
+    kept = {**item, "metadata": metadata}
+    match kind, item.get("spec"):
+        case Kind.POD, {**spec}:
+            kept["spec"] = {name: spec[name] for name in ("nodeName",) if name in spec}
+        case Kind.JOB, {"template": {"spec": {"containers": containers}}, **spec}:
+            images = [{"name": container["name"], "image": container["image"]} for container in containers]
+            kept["spec"] = {**spec, "template": {"spec": {"containers": images}}}
+    return kept
 
 
 def _address(item: Mapping[str, Any]) -> Key:

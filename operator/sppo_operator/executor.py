@@ -9,13 +9,13 @@ from typing import Any
 from sppo_operator.api import Api
 from sppo_operator.cache import Cache, Kind
 from sppo_operator.decide import Fail, Outcome, Stage, Start
-from sppo_operator.errors import AlreadyExistsError, ConflictError, NotFoundError
+from sppo_operator.errors import AlreadyExistsError, ConflictError, ForbiddenError, NotFoundError
 from sppo_operator.facts import Record, timestamp
 from sppo_operator.fold import fold
 from sppo_operator.jobs import needs_service, service_manifest
 from sppo_operator.observe import Observation
 from sppo_operator.observer import Observer
-from sppo_operator.passes import AGAIN_SECONDS, Pass
+from sppo_operator.passes import AGAIN_SECONDS, DRY_RUN_ATTEMPT, Pass
 from sppo_operator.resources import job, jobs, services
 from sppo_operator.spec import Run
 
@@ -64,8 +64,18 @@ class Executor:
             await self._delete(this, seen)
         elif suspend and seen.queue:
             await self._delete(this, seen)  # Kueue would start it again
+        elif seen.unreplaced and await self._namespace_is_going(this, seen):
+            await self._delete(this, seen)  # or its pods, which wait to be replaced, would keep the namespace for ever
         elif seen.suspended != suspend and not seen.queue:
             await self._suspend(this, seen, suspend)
+
+    async def _namespace_is_going(self, this: Pass, seen: Observation) -> bool:
+        try:
+            manifest = this.manifest(seen.step, DRY_RUN_ATTEMPT)
+            await self._api.create(jobs(this.run.namespace), manifest, dry_run=True)
+        except ForbiddenError as error:
+            return "being terminated" in error.message
+        return False
 
     async def _suspend(self, this: Pass, seen: Observation, suspend: bool) -> None:
         try:

@@ -10,6 +10,9 @@ from sppo_operator.jobs import CONTAINER
 
 Object = Mapping[str, Any]
 
+FINALIZER = "batch.kubernetes.io/job-tracking"
+"""What the Job controller keeps a pod by until it has counted it, and made another one if there has to be one."""
+
 LOST_AFTER = timedelta(minutes=1)
 """After its grace period, a pod that is still not gone is on a node that answers no more."""
 
@@ -55,6 +58,12 @@ def lost_at(pod: Object) -> datetime | None:
     """When a pod that is being deleted counts as lost, unless it is gone before."""
     deadline = pod["metadata"].get("deletionTimestamp")  # the grace period is in it
     return moment(deadline) + LOST_AFTER if deadline else None
+
+
+def is_kept(pod: Object) -> bool:
+    """Whether the pod has ended and is deleted, and the Job controller is not done with it."""
+    metadata = pod["metadata"]
+    return has_ended(pod) and "deletionTimestamp" in metadata and FINALIZER in metadata.get("finalizers", ())
 
 
 def deletion_asked(pod: Object) -> datetime | None:

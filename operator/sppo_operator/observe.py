@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,6 +24,7 @@ from sppo_operator.objects import (
     conditions_of,
     deletion_asked,
     has_ended,
+    is_kept,
     lost_at,
     moment,
     name_of,
@@ -33,6 +35,7 @@ from sppo_operator.stuck import stuck
 
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+REPLACED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class Observation:
     """None while it is live, and while its pods are still ending."""
     finished: str = ""
     """When it ended."""
+    unreplaced: bool = False
+    """The Job controller does not replace a pod that was deleted, which it does in a second if it may."""
     lost: bool = False
     """It ended with its nodes, and its Job has not: delete it, or it goes on beside the next attempt."""
     suspended: bool = False
@@ -121,7 +126,11 @@ def _live(
     if verdict:
         return seen
     why, again = stuck(job, pods, now)
-    return replace(seen, stuck=why, look_again_seconds=again)
+    overdue = [(now - moment(pod["metadata"]["deletionTimestamp"])).total_seconds() for pod in pods if is_kept(pod)]
+    unreplaced = max(overdue, default=0.0) >= REPLACED_SECONDS
+    if overdue and not unreplaced:
+        again = min(REPLACED_SECONDS - max(overdue), math.inf if again is None else again)
+    return replace(seen, stuck=why, unreplaced=unreplaced, look_again_seconds=again)
 
 
 def _ended(

@@ -8,7 +8,6 @@ from typing import Any
 
 from sppo_operator.api import Api
 from sppo_operator.cache import Cache, Key, Kind
-from sppo_operator.conditions import PODS_STUCK
 from sppo_operator.decide import Outcome, Step
 from sppo_operator.errors import ForbiddenError, NotFoundError
 from sppo_operator.facts import Record, timestamp
@@ -104,10 +103,6 @@ def _is_news(this: Pass, seen: Observation) -> bool:
 def _vanished(this: Pass) -> End:
     if this.run.spec["suspend"]:
         return End(outcome=Outcome.SUSPENDED, exit_code=None, message="stopped by spec.suspend")
-    conditions = {item["type"]: item for item in this.status.get("conditions", ())}
-    message = "its Job was removed before its end was seen"
-    if conditions.get("Succeeded", {}).get("status") == "False":
-        message = "stopped because the run failed"
-    elif conditions.get("Progressing", {}).get("reason") == PODS_STUCK:
-        message = "its pods could not start, and its Job was removed"
+    failed = any((item["type"], item["status"]) == ("Succeeded", "False") for item in this.status.get("conditions", ()))
+    message = "stopped because the run failed" if failed else "its Job was removed before its end was seen"
     return End(outcome=Outcome.VANISHED, exit_code=None, message=message)

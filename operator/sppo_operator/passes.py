@@ -16,6 +16,9 @@ from sppo_operator.spec import Run
 AGAIN_SECONDS = 2.0
 """When to look again at what the cluster tells nobody about, such as a pod's grace period that runs out."""
 
+DRY_RUN_ATTEMPT = 999999
+"""No Job of this name ever exists."""
+
 
 @dataclass(kw_only=True)
 class Pass:

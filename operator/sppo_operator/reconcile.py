@@ -21,7 +21,7 @@ from sppo_operator.executor import Executor
 from sppo_operator.facts import Records, timestamp
 from sppo_operator.fold import causes
 from sppo_operator.observer import Observer
-from sppo_operator.passes import AGAIN_SECONDS, Pass
+from sppo_operator.passes import AGAIN_SECONDS, DRY_RUN_ATTEMPT, Pass
 from sppo_operator.progress import ProgressBoard
 from sppo_operator.recorder import Recorder
 from sppo_operator.resources import jobs, run_status
@@ -31,8 +31,6 @@ from sppo_operator.status import Facts, policies_of, records_of, retry_of, statu
 
 QUEUE_SECONDS = 15.0
 """How often the reason why a Job waits in its queue is read again."""
-DRY_RUN_ATTEMPT = 999999
-"""No Job of this name ever exists."""
 
 
 class Reconciler:

@@ -7,10 +7,11 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from sppo_operator.api import Api, Listing
-from sppo_operator.cache import Cache, Key, Kind
+from sppo_operator.cache import Cache, Key, Kind, trimmed
 from sppo_operator.errors import ApiError, NotFoundError
 from sppo_operator.jobs import RUN_LABEL
 from sppo_operator.progress import ProgressBoard
@@ -156,7 +157,8 @@ class Term:
         """All objects of the kind in the namespaces that are served."""
         together = Listing()
         for namespace in self._settings.namespaces or ("",):
-            listing = await self._api.list(PATHS[kind](namespace), selector=SELECTORS[kind])
+            path = PATHS[kind](namespace)
+            listing = await self._api.list(path, selector=SELECTORS[kind], trim=partial(trimmed, kind))
             together.extend(listing)
             # The oldest of them: what was created since in a namespace that was listed before is not gone.
             together.version = min(together.version or listing.version, listing.version, key=int)

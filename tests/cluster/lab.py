@@ -11,7 +11,8 @@ import ssl
 import subprocess
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,16 @@ class Lab:
         seen: dict[str, Object] = {}
         while time.monotonic() < deadline:
             try:
-                for seen in self._states(plural, namespace, selector, deadline):
-                    if answer := question(seen):
-                        return answer
+                with closing(self._states(plural, namespace, selector, deadline)) as states:
+                    for seen in states:
+                        if answer := question(seen):
+                            return answer
             except httpx.HTTPError:  # the API server is restarted by some tests
                 time.sleep(0.2)
         shown = json.dumps([_shown(item) for item in seen.values()], indent=1)
         raise AssertionError(f"not within {seconds:.0f} s; the last {plural} of {namespace}:\n{shown}")
 
-    def _states(self, plural: str, namespace: str, selector: str, deadline: float) -> Iterator[dict[str, Object]]:
+    def _states(self, plural: str, namespace: str, selector: str, deadline: float) -> Generator[dict[str, Object]]:
         path, query = _path(plural, namespace), {"labelSelector": selector}
         listed = _data(self.http.get(path, params=query))
         objects = {item["metadata"]["name"]: item for item in listed["items"]}

@@ -15,6 +15,7 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 NAMESPACE = "sppo-system"
 NAME = "sppo-operator"
 LEASE = "sppo-operator"
+SELECTOR = "app.kubernetes.io/name=sppo-operator"
 
 
 class Operator:
@@ -33,7 +34,7 @@ class Operator:
     def install(self) -> None:
         rendered = self.lab.kubectl("kustomize", str(self.manifests))
         manifests = [self._adapted(manifest) for manifest in yaml.safe_load_all(rendered)]
-        self.lab.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+        self.lab.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump_all(manifests))
         self.lab.kubectl("wait", "--for=condition=Established", "crd/spporuns.sppo.dev", "--timeout=30s")
         self.until_ready(2)
         self.leader()
@@ -45,7 +46,7 @@ class Operator:
         self.lab.patch("deployments", self.namespace, NAME, {"spec": {"replicas": replicas}})
         self.until_ready(replicas)
         if replicas == 0:
-            self.lab.until("pods", self.namespace, lambda pods: not pods, seconds=60)
+            self.lab.until("pods", self.namespace, lambda pods: not pods, selector=SELECTOR, seconds=60)
 
     def configure(self, **environment: str) -> None:
         """Change the operator's environment, and wait until its pods have it: what an upgrade does."""
@@ -76,7 +77,7 @@ class Operator:
         return found
 
     def pods(self) -> list[str]:
-        return sorted(pod["metadata"]["name"] for pod in self.lab.list("pods", self.namespace))
+        return sorted(pod["metadata"]["name"] for pod in self.lab.list("pods", self.namespace, SELECTOR))
 
     def kill(self, pod: str) -> None:
         """SIGKILL to the operator in this pod: no time to release the lease or to finish a pass."""

@@ -98,7 +98,9 @@ def test_deleting_a_run_leaves_its_workspace_to_the_next_of_its_name(lab: Lab, n
     assert notes(namespace, "demo").done_twice() == []
 
 
-def test_two_namespaces_hold_a_run_of_the_same_and_longest_name(lab: Lab, namespace: Namespace) -> None:
+def test_two_namespaces_hold_a_run_of_the_same_and_longest_name(
+    lab: Lab, namespace: Namespace, operator: Operator
+) -> None:
     other = Namespace.create(lab, "the-other-namespace")
     try:
         for space, seed in ((namespace, 1), (other, 2)):
@@ -108,6 +110,7 @@ def test_two_namespaces_hold_a_run_of_the_same_and_longest_name(lab: Lab, namesp
         assert not set(digests(runs[0]).values()) & set(digests(runs[1]).values())
         for space in (namespace, other):
             assert notes(space, LONGEST_NAME).start_counts() == dict.fromkeys(STEPS, 1) | {"train 1": 2}
+        assert operator.forbidden() == []
     finally:
         other.remove()
 

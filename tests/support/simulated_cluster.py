@@ -205,7 +205,7 @@ class SimulatedCluster(SimulatedApi):
         uid, phase = pod["metadata"]["uid"], pod["status"]["phase"]
         going = "deletionTimestamp" in pod["metadata"]
         if phase in ("Succeeded", "Failed"):
-            if going:
+            if going and not pod["metadata"].get("finalizers"):
                 self.remove(self.at(pod))
         elif uid in self._behaviour and self._behaviour[uid].unreachable:
             return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sppo_operator.cache import Cache, Key, Kind
+from sppo_operator.cache import Cache, Key, Kind, trimmed
 
 RUN = Key("lab", "demo")
 
@@ -60,6 +60,16 @@ def test_what_is_kept_is_a_copy_without_managed_fields() -> None:
     assert kept is not None
     assert "managedFields" not in kept["metadata"]
     assert "managedFields" in item["metadata"], "the caller's object was changed"
+
+
+def test_what_is_kept_of_jobs_and_pods_is_what_is_read() -> None:
+    container = {"name": "stage", "image": "trainer:1", "env": [{"name": "SPPO_CONFIG", "value": "long"}]}
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [container], "volumes": []}}
+    kept = trimmed(Kind.JOB, job(1) | {"spec": {"suspend": True, "template": template}, "status": {"active": 1}})
+    images = {"spec": {"containers": [{"name": "stage", "image": "trainer:1"}]}}
+    assert (kept["spec"], kept["status"]) == ({"suspend": True, "template": images}, {"active": 1})
+    placed = {"spec": {"nodeName": "node-1", "containers": [container]}, "status": {"phase": "Running"}}
+    assert trimmed(Kind.POD, job(1) | placed) == job(1) | placed | {"spec": {"nodeName": "node-1"}}
 
 
 @pytest.mark.parametrize(

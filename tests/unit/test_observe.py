@@ -10,7 +10,7 @@ import pytest
 from cluster_objects import NOW, QUEUED_RUN, RUN, at, condition, exited, job, pod, workload
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.jobs import job_manifest
-from sppo_operator.objects import one_line
+from sppo_operator.objects import moment, one_line
 from sppo_operator.observe import Observation, lingering, observe
 from sppo_operator.policy import DISRUPTION_RULE, TERMINATED_RULE, USER_FAULT_RULE
 
@@ -463,3 +463,26 @@ def test_an_admitted_job_waits_for_nothing() -> None:
 )  # fmt: skip
 def test_evictions(kueue: dict[str, Any] | None, evictions: int) -> None:
     assert observe(job(Stage.GENERATE, of=QUEUED_RUN), [], now=NOW, workload=kueue).evictions == evictions
+
+
+# Of a shard whose pod was deleted and has ended: seconds since the end of its grace period, unreplaced, look again in.
+KEPT = {
+    "just now": (0, False, 10.0),
+    "the Job controller is busy": (9, False, 1.0),
+    "nobody makes another one": (10, True, None),
+}
+
+
+@pytest.mark.parametrize(("seconds", "unreplaced", "again"), KEPT.values(), ids=KEPT)
+def test_a_deleted_pod_that_is_not_replaced_shows_after_a_while(
+    seconds: float, unreplaced: bool, again: float | None
+) -> None:
+    shard = pod(GENERATE, "g-0", "Failed", exited(143), deleted=-30)
+    shard["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
+    seen = observe(GENERATE, [shard], now=moment(at(seconds)))
+    assert (seen.end, seen.unreplaced, seen.look_again_seconds) == (None, unreplaced, again)
+
+
+def test_a_deleted_pod_that_was_replaced_is_no_trouble() -> None:
+    old, new = pod(GENERATE, "g-0", "Failed", exited(143), deleted=-30), pod(GENERATE, "g-1", "Running")
+    assert not observe(GENERATE, [old, new], now=moment(at(100))).unreplaced

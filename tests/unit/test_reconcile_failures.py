@@ -10,6 +10,7 @@ from simulated_api import Call, Object
 from simulated_cluster import HANGS, LOST
 from simulated_operator import FAILS, USER_FAULT, SimulatedOperator, Watchman, held_at
 from sppo_operator.errors import ApiError, ForbiddenError, RefusedError, UnavailableError
+from sppo_operator.facts import timestamp
 
 # Failures
 
@@ -128,7 +129,21 @@ def test_a_job_whose_pods_cannot_start_is_made_again_when_the_run_was_changed() 
     operator.edit(spec={"image": "trainer:2"})
     operator.finish()
     assert operator.attempts()["generate 1"] == "Vanished Succeeded"
-    assert "ended as Vanished: its pods could not start, and its Job was removed" in " ".join(operator.events())
+
+
+@pytest.mark.parametrize("why", ["because it is being terminated", "exceeded quota: pods"])
+def test_a_job_whose_deleted_pods_are_not_replaced_goes_with_its_namespace(why: str) -> None:
+    operator = SimulatedOperator(iterations=1)
+    operator.cluster.script["generate 1"] = [HANGS, HANGS]
+    operator.steps(lambda: operator.at_work("generate"))
+    operator.cluster.admission = forbid("generate", ForbiddenError(why, status=403))
+    (one, _) = operator.cluster.all("pods", "sppo.dev/stage=generate")
+    deleted = {"deletionTimestamp": timestamp(operator.cluster.now), "finalizers": ["batch.kubernetes.io/job-tracking"]}
+    operator.cluster.change(operator.cluster.change(one, metadata=deleted), "status", phase="Failed")
+    operator.cluster.wait(15)
+    operator.rest(4)
+    names = [job["metadata"]["name"] for job in operator.live_jobs()]
+    assert ("demo-i1-generate-a1" in names) == (why == "exceeded quota: pods")
 
 
 def test_a_training_on_a_lost_node_is_given_up_after_a_minute() -> None:

@@ -20,7 +20,7 @@ SETTINGS = Settings(image="trainer:1", lease_namespace="n", identity="me", worke
 
 
 class Api(SimulatedApi):
-    async def list(self, path: str, selector: str = "") -> Listing:
+    async def list(self, path: str, selector: str = "", trim: Callable[[Any], Any] = dict) -> Listing:
         listing = Listing(await super().list(path))
         listing.version = str(self.version)
         return listing
