@@ -124,7 +124,7 @@ def pod_deleted(scene: Scene) -> None:
     for pod in victims:
         scene.lab.delete("pods", scene.space.name, pod)
     # One that is let go on while it ends may still succeed; its result is lost, and the Job counts as vanished.
-    scene.lab.until("pods", scene.space.name, lambda pods: victims.isdisjoint(pods), seconds=120)
+    scene.lab.until("pods", scene.space.name, victims.isdisjoint, seconds=120)
 
 
 def job_deleted(scene: Scene) -> None:
