@@ -143,25 +143,35 @@ def step(name: str) -> str:
 
 
 def suspend(lab: Lab, space: Namespace) -> tuple[dict[str, int], float]:
-    """Suspend all runs; the exit codes of the pods that ran, by run, and the seconds until all were gone."""
+    """Suspend all runs; the exit codes of the pods that hold, by run, and the seconds until they were gone."""
     codes: dict[str, int] = {}
-    running: set[str] = set()
-    begin = time.monotonic()
+    holding: set[str] = set()
+    begin = 0.0
 
     def all_gone(pods: dict[str, Any]) -> bool:
-        nonlocal running
-        if not running:  # the watch has begun, and misses nothing
-            running = {name for name, pod in pods.items() if pod["status"]["phase"] == "Running"}
-            for run in HOLDS:
+        nonlocal begin
+        if not holding:
+            found = {name for name, pod in pods.items() if holds(pod)}
+            if len(found) < len(HOLDS):
+                return False  # the kubelet has yet to tell
+            holding.update(found)
+            begin = time.monotonic()
+            for run in HOLDS:  # now that the watch has begun, which misses nothing
                 space.patch(run, {"suspend": True})
-        for name in running & pods.keys():
+        for name in holding & pods.keys():
             for container in pods[name]["status"].get("containerStatuses", ()):
                 if ended := container["state"].get("terminated"):
                     codes[pods[name]["metadata"]["labels"]["sppo.dev/run"]] = ended["exitCode"]
-        return not running & pods.keys()
+        return not holding & pods.keys()
 
-    lab.until("pods", space.name, all_gone, seconds=1 * MINUTES)
+    lab.until("pods", space.name, all_gone, seconds=2 * MINUTES)
     return codes, time.monotonic() - begin
+
+
+def holds(pod: dict[str, Any]) -> bool:
+    labels = pod["metadata"]["labels"]
+    here = labels["sppo.dev/stage"] == labels["sppo.dev/run"]
+    return here and pod["status"]["phase"] == "Running"
 
 
 def cpu(requests: str) -> dict[str, Any]:

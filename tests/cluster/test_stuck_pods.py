@@ -64,24 +64,19 @@ def test_a_stuck_pod_is_explained(lab: Lab, space: Namespace, name: str) -> None
     ).total_seconds() < EXPLAINED_SECONDS
 
 
-def test_runs_go_on_when_the_explanations_are_heeded(lab: Lab, space: Namespace, operator: Operator) -> None:
+def test_runs_go_on_when_the_explanations_are_heeded(
+    lab: Lab, space: Namespace, operator: Operator, node: Node
+) -> None:
     for name in RUNS:
         explained(lab, space, name)
     space.patch("no-image", {"image": operator.trainer})
     lab.create("secrets", space.name, {"metadata": {"name": "hub"}, "stringData": {"token": "hf_secret"}})
-    space.patch("no-gpu", {"stages": {"prepare": {"template": None}}})
+    node.pretend_gpus(1)
     space.claim("missing", space.workspace)
     space.volume("unbound", space.workspace)
-    for name in RUNS:
-        run = lab.until_over(space.name, name, seconds=5 * MINUTES)
-        assert condition(run, "Succeeded")["status"] == "True"
-
-
-def test_a_pod_is_placed_on_a_node_with_gpus(lab: Lab, namespace: Namespace, node: Node) -> None:
-    node.pretend_gpus(1)
     try:
-        namespace.apply(standin(stages=GPU))
-        run = lab.until_over(namespace.name, "demo", seconds=3 * MINUTES)
+        for name in RUNS:
+            run = lab.until_over(space.name, name, seconds=5 * MINUTES)
+            assert condition(run, "Succeeded")["status"] == "True"
     finally:
         node.pretend_gpus(0)
-    assert condition(run, "Succeeded")["status"] == "True"

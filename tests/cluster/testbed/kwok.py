@@ -26,15 +26,14 @@ _STAGES = (
 
 
 def start_kwok(node: Node) -> None:
-    """Adds the node `fake-1` with taint `kwok.x-k8s.io/node=fake:NoSchedule`; nothing if it is there already."""
-    if node.running("kwok"):
-        return
-    folder = build.kwok_module_dir() / "kustomize" / "stage"
-    stages = [*(folder / name for name in _STAGES), build.MODULES / "kwok" / "complete.yaml"]
-    node.spawn(
-        "kwok", build.kwok_binary(), f"--kubeconfig={node.kubeconfig}", f"--manage-nodes-with-annotation-selector={_KEY}=fake",
-        f"--node-ip={NODE_ADDRESS}", "--node-lease-duration-seconds=40", *(f"--config={stage}" for stage in stages),
-    )  # fmt: skip
+    """Adds the node `fake-1` with taint `kwok.x-k8s.io/node=fake:NoSchedule`, unless it is there already."""
+    if not node.running("kwok"):
+        folder = build.kwok_module_dir() / "kustomize" / "stage"
+        stages = [*(folder / name for name in _STAGES), build.MODULES / "kwok" / "complete.yaml"]
+        node.spawn(
+            "kwok", build.kwok_binary(), f"--kubeconfig={node.kubeconfig}", f"--manage-nodes-with-annotation-selector={_KEY}=fake",
+            f"--node-ip={NODE_ADDRESS}", "--node-lease-duration-seconds=40", *(f"--config={stage}" for stage in stages),
+        )  # fmt: skip
     node.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(_NODE))
     node.kubectl("wait", "--for=condition=Ready", f"node/{FAKE_NODE}", "--timeout=60s")
 
