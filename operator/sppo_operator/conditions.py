@@ -23,6 +23,8 @@ EVALUATION_FAILED = "EvaluationFailed"  # surfaces when an evaluation failed for
 LIKELIHOOD_FALLING = "LikelihoodFalling"  # surfaces when the log-ratios of best and worst both keep falling
 # A failed run shows the reason of its `decide.Fail`: UserFault, RetriesExhausted, or one of the reconciler's refusals.
 
+GO_ON = "When that is mended, change the annotation sppo.dev/retry, and the run goes on from what is finished."
+
 MESSAGE_CHARACTERS = 2048  # the CRD's bound
 
 
@@ -96,7 +98,7 @@ def _succeeded(actions: tuple[Action, ...]) -> Condition:
 def _progressing(records: Records, actions: tuple[Action, ...], holds: Holds) -> Condition:
     match actions[-1]:
         case Fail(_, reason, message):
-            return Condition("Progressing", "False", reason, message)
+            return Condition("Progressing", "False", reason, f"{message}. {GO_ON}")
         case Finish():
             return Condition("Progressing", "False", FINISHED, "Nothing is left to do.")
     for reason, message in (

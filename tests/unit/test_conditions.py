@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sppo_operator.conditions import MESSAGE_CHARACTERS, Condition, Holds, conditions, merged
+from sppo_operator.conditions import GO_ON, MESSAGE_CHARACTERS, Condition, Holds, conditions, merged
 from sppo_operator.decide import Action, Fail, Finish, GiveUp, Outcome, Stage, Start, Step, Wait
 from sppo_operator.facts import Record
 
@@ -64,7 +64,7 @@ PROGRESSING: dict[str, tuple[tuple[Action, ...], dict[str, Any], tuple[str, str,
     "failed before all": (
         (FAIL,),
         {"suspended": True, "blocked": "no rights", "stuck": "no image", "queued": {TRAIN: FULL}},
-        ("False", "UserFault", "train 1: mend it"),
+        ("False", "UserFault", f"train 1: mend it. {GO_ON}"),
     ),
     "finished before all": (
         (Finish(),),
