@@ -182,8 +182,11 @@ class Box:
     def kill(self, name: str) -> None:
         """SIGKILL, and waits until the process is gone; nothing if it does not run."""
         if self.alive(name):
-            self.run("kill", "-KILL", self._pid_file(name).read_text().split()[0])
-            wait_until(lambda: not self.alive(name), seconds=10, failure=lambda: f"{name} does not end")
+            number = self._pid_file(name).read_text().split()[0]
+            self.run("kill", "-KILL", number)
+            # Its first thread may end, and its command line with it, long before the last one lets go of files and ports.
+            process = self.inside("/proc") / number
+            wait_until(lambda: not process.exists(), seconds=30, failure=lambda: f"{name} does not end")
 
     def cgroup(self, name: str) -> str:
         """A new control group for a kubelet, which `stop` removes with all that is below."""
