@@ -38,6 +38,7 @@ def namespace(lab: Lab, pretended_node: Node) -> Iterator[Namespace]:
     space.remove()
 
 
+@pytest.mark.timeout(900)
 def test_300_runs_at_once_all_finish(
     lab: Lab, pretended_node: Node, operator: Operator, namespace: Namespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
