@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from sppo_operator.api import Api
@@ -49,8 +48,7 @@ class Executor:
         for seen in this.observations:
             if seen.end is None or seen.going:
                 continue
-            left = datetime.fromisoformat(seen.finished).timestamp() + keep - this.now.timestamp()
-            if left <= 0:
+            if (left := keep - this.seconds_since(seen.finished)) <= 0:
                 await self._delete(this, seen)
             else:
                 this.look_again(left)
@@ -86,11 +84,10 @@ class Executor:
 
     async def _start(self, this: Pass, action: Start) -> None:
         record = this.records.get(action.step, Record())
-        if action.delay_seconds and record.finished:
-            due = datetime.fromisoformat(record.finished).timestamp() + action.delay_seconds
-            if (left := due - this.now.timestamp()) > 0:
-                this.look_again(left)
-                return
+        waited = this.seconds_since(record.finished) if record.finished else action.delay_seconds
+        if waited < action.delay_seconds:
+            this.look_again(action.delay_seconds - waited)
+            return
         if action.step.stage is Stage.TRAIN and needs_service(this.run):
             await self._ensure_service(this)
         created = await self._create(this, this.manifest(action.step, action.attempt))

@@ -30,11 +30,10 @@ from sppo_operator.objects import (
     name_of,
     true_condition,
 )
+from sppo_operator.resources import JOB_LABEL, JOB_UID_LABEL
 from sppo_operator.result import End
 from sppo_operator.stuck import stuck
 
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
-JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 REPLACED_SECONDS = 10.0
 
 
@@ -67,8 +66,6 @@ class Observation:
     """Its WorkloadPriorityClass."""
     going: bool = False
     """It is being deleted: neither live nor ended until it is gone."""
-    admitted: bool = False
-    """It is in a queue, and may run."""
     stuck: str = ""
     """Why a pod has not started for a minute, and the remedy."""
     look_again_seconds: float | None = None
@@ -95,7 +92,6 @@ def observe(job: Object, pods: Sequence[Object], *, now: datetime, workload: Obj
         queue=queue,
         priority=labels.get(PRIORITY_LABEL, ""),
         going="deletionTimestamp" in job["metadata"],
-        admitted=bool(queue) and not suspended,
         evictions=kueue.evictions(workload),
     )
     if seen.going:
@@ -109,7 +105,7 @@ def observe(job: Object, pods: Sequence[Object], *, now: datetime, workload: Obj
 
 def lingering(pods: Iterable[Object], job_name: str, now: datetime) -> bool:
     """Whether pods of a Job that is gone may still run: they are neither over nor lost with their nodes."""
-    return any(pod["metadata"].get("labels", {}).get(JOB_NAME_LABEL) == job_name and _may_run(pod, now) for pod in pods)
+    return any(pod["metadata"].get("labels", {}).get(JOB_LABEL) == job_name and _may_run(pod, now) for pod in pods)
 
 
 def _live(

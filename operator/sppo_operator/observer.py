@@ -12,10 +12,11 @@ from sppo_operator.decide import Outcome, Step
 from sppo_operator.errors import ForbiddenError, NotFoundError
 from sppo_operator.facts import Record, timestamp
 from sppo_operator.fold import fold
+from sppo_operator.jobs import QUEUE_LABEL
 from sppo_operator.observe import Observation, lingering, observe
 from sppo_operator.passes import AGAIN_SECONDS, Pass
 from sppo_operator.progress import ProgressBoard
-from sppo_operator.resources import job, pods, workloads
+from sppo_operator.resources import JOB_LABEL, job, pods, workloads
 from sppo_operator.result import End
 from sppo_operator.status import retry_of
 
@@ -80,11 +81,11 @@ class Observer:
 
     async def _pods(self, this: Pass, job_name: str) -> list[dict[str, Any]]:
         """The pods of a Job as they are now: the watch of the pods may be behind that of the Jobs."""
-        return await self._api.list(pods(this.run.namespace), selector=f"batch.kubernetes.io/job-name={job_name}")
+        return await self._api.list(pods(this.run.namespace), selector=f"{JOB_LABEL}={job_name}")
 
     async def _workload(self, this: Pass, item: Mapping[str, Any]) -> dict[str, Any] | None:
         """Kueue's view of a Job in a queue."""
-        if "kueue.x-k8s.io/queue-name" not in item["metadata"].get("labels", {}):
+        if QUEUE_LABEL not in item["metadata"].get("labels", {}):
             return None
         selector = f"kueue.x-k8s.io/job-uid={item['metadata']['uid']}"
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from sppo_operator.decide import Action, Step
 from sppo_operator.facts import Record
 from sppo_operator.jobs import job_manifest
+from sppo_operator.objects import moment
 from sppo_operator.observe import Observation
 from sppo_operator.spec import Run
 
@@ -41,6 +42,10 @@ class Pass:
 
     def look_again(self, seconds: float) -> None:
         self.again = seconds if self.again is None else min(self.again, seconds)
+
+    def seconds_since(self, time: str) -> float:
+        """How long ago a time was, as the API server writes it."""
+        return (self.now - moment(time)).total_seconds()
 
     def live(self) -> list[Observation]:
         return [seen for seen in self.observations if seen.end is None]

@@ -77,7 +77,7 @@ class Reconciler:
             run=run,
             uid=resource["metadata"]["uid"],
             status=status,
-            recorded=records_of({"status": status}),
+            recorded=records_of(resource),
             image=image,
             now=self._clock(),
         )
@@ -133,7 +133,7 @@ class Reconciler:
         stuck = "; ".join(seen.stuck for seen in live if seen.stuck)
         waiting = [seen for seen in live if seen.queue and seen.suspended and not seen.going]
         for seen in waiting:  # Kueue says why in the first seconds
-            fresh = (this.now - datetime.fromisoformat(seen.created)).total_seconds() < QUEUE_SECONDS
+            fresh = this.seconds_since(seen.created) < QUEUE_SECONDS
             this.look_again(AGAIN_SECONDS if fresh else QUEUE_SECONDS)
         queued = {seen.step: seen.waiting for seen in waiting}
         return Holds(suspended=this.run.spec["suspend"] and not over, queued=queued, stuck=stuck, blocked=this.blocked)

@@ -6,6 +6,7 @@ GROUP, VERSION, PLURAL = "sppo.dev", "v1alpha1", "spporuns"
 
 # What the Job controller writes on a Job's pods.
 JOB_LABEL = "batch.kubernetes.io/job-name"
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 
 

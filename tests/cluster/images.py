@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from registry import serve
+from testbed.build import HOST_CACHE, cache_folder
 
 ROOT = Path(__file__).parents[2]
-HOST_CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-CACHE = Path(os.environ.get("SPPO_CACHE", HOST_CACHE / "sppo-operator")) / "images"
+CACHE = cache_folder("images")
 SUITE = "bookworm"
 BASES = {
     "build": ["--variant=minbase", "--include=python3-venv,ca-certificates"],

@@ -441,12 +441,12 @@ WAITING = {
 def test_why_a_queued_job_waits(kueue: dict[str, Any] | None, why: str) -> None:
     seen = observe(job(Stage.TRAIN, of=QUEUED_RUN, suspend=True), [], now=NOW + FAR, workload=kueue)
     assert (seen.waiting, seen.stuck, seen.end) == (why, "", None)
-    assert (seen.queue, seen.suspended, seen.admitted) == ("gpus", True, False)
+    assert (seen.queue, seen.suspended) == ("gpus", True)
 
 
 def test_an_admitted_job_waits_for_nothing() -> None:
     seen = observe(job(Stage.TRAIN, of=QUEUED_RUN), [], now=NOW, workload=workload(RESERVED))
-    assert (seen.waiting, seen.admitted) == ("", True)
+    assert (seen.waiting, seen.queue, seen.suspended) == ("", "gpus", False)
 
 
 @pytest.mark.parametrize(

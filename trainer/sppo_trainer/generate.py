@@ -36,7 +36,7 @@ def generate(stage: Stage[GenerateConfig]) -> Manifest | Mapping[str, Any]:
         worker=stage.worker,
         workers=config.workers,
     )
-    return manifest or {"metrics": {"worker": stage.worker}}
+    return manifest or stage.partial_result()
 
 
 if __name__ == "__main__":

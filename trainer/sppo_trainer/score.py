@@ -57,7 +57,7 @@ def score(stage: Stage[ScoreConfig]) -> Manifest | Mapping[str, Any]:
         work=score_chunk,
     )
     if not complete:
-        return {"metrics": {"worker": stage.worker}}
+        return stage.partial_result()
     rows = rows_of((stage.artifact.chunk(index) for index in range(total)), "scores.parquet")
     return stage.commit(
         stage.artifact.draft(),

@@ -57,6 +57,10 @@ class Stage(Generic[Config]):
         self.worker = int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
         self.started = time.time()
 
+    def partial_result(self) -> dict[str, Any]:
+        """What a worker reports when another one commits the stage."""
+        return {"metrics": {"worker": self.worker}}
+
     def commit(
         self,
         draft: Draft,

@@ -68,10 +68,9 @@ def train(stage: Stage[TrainConfig]) -> Manifest | Mapping[str, Any]:
 
     config = stage.config
     previous = stage.workspace.policy(config.iteration - 1)
-    not_first = {"metrics": {"worker": stage.worker}}
     with joined(config.ranks) as ranks:
         if ranks.first(lambda: stage.artifact.manifest() is not None):
-            return stage.artifact.require() if ranks.rank == 0 else not_first
+            return stage.artifact.require() if ranks.rank == 0 else stage.partial_result()
         data, tied = trained_prompts(stage)
         policy = load_policy(previous.directory("model"), dtype=DTYPE)
         update = Update(policy, data, config, seed=f"{config.seed}/train/{config.iteration}", ranks=ranks)
@@ -82,7 +81,7 @@ def train(stage: Stage[TrainConfig]) -> Manifest | Mapping[str, Any]:
         figures = update.final_figures(reference.sums)
         trained = update.trained_policy(like=previous.directory("model"))
     if trained is None:
-        return not_first
+        return stage.partial_result()
 
     with stage.artifact.draft() as draft:
         save_policy(trained, like=previous.directory("model"), to=draft.path("model"), dtype=update.save_dtype)

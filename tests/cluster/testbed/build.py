@@ -21,6 +21,7 @@ from pathlib import Path
 from testbed.shell import ClusterError, run
 
 MODULES = Path(__file__).resolve().parents[1]
+HOST_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 KUBERNETES_VERSION = "1.34.4"
 """Which k8s.io/kubernetes go.mod pins; a plain `go build` would leave the components without a version to report."""
 
@@ -120,10 +121,13 @@ def _path(binary: Binary) -> Path:
     return _cache() / f"{binary.name}-{digest.hexdigest()[:16]}"
 
 
+def cache_folder(name: str) -> Path:
+    """A folder, outside of the tree, for what takes long to make."""
+    return Path(os.environ.get("SPPO_CACHE") or HOST_CACHE / "sppo-operator") / name
+
+
 def _cache() -> Path:
-    if own := os.environ.get("SPPO_CACHE"):
-        return Path(own) / "cluster"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sppo-operator" / "cluster"
+    return cache_folder("cluster")
 
 
 @contextmanager
