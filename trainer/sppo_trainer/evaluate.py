@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sppo_trainer.preferences import Judgement, Oracle
 
 RESAMPLES = 10_000
-SHOWN = 32  # prompts in samples.json
+# Prompts in samples.json: those of the highest and of the lowest win rates, and between them those around the median.
+SHOWN_ENDS, SHOWN_MIDDLE = 8, 16
 
 Responses = dict[str, list[Row]]
 Verdicts = dict[str, tuple[float, "Judgement"]]
@@ -176,9 +177,12 @@ def _graded(verdicts: Verdicts, samples: int) -> dict[str, float]:
 
 
 def _shown(verdicts: Verdicts, prepared: PreparedPrompts, before: Responses, after: Responses) -> list[dict[str, Any]]:
-    """The first answer of both policies to the first prompts, with their scores."""
+    """The first answer of both policies to the prompts that are shown, in prompt order; rank 1 won most."""
+    ranks = ranks_to_show([win_rate for win_rate, _ in verdicts.values()])
     shown = []
-    for prompt_id, (win_rate, judgement) in list(verdicts.items())[:SHOWN]:
+    for index, (prompt_id, (win_rate, judgement)) in enumerate(verdicts.items()):
+        if index not in ranks:
+            continue
         scores = None if judgement.scores_K is None else judgement.scores_K.tolist()
         shown.append(
             {
@@ -189,9 +193,21 @@ def _shown(verdicts: Verdicts, prepared: PreparedPrompts, before: Responses, aft
                 "scoreBefore": scores and scores[len(after[prompt_id]) % len(scores)],
                 "scoreAfter": scores and scores[0],
                 "winRate": win_rate,
+                "rank": ranks[index],
             }
         )
     return shown
+
+
+def ranks_to_show(win_rates: Sequence[float]) -> dict[int, int]:
+    """Rank by index of the values that are shown; the earlier of equals ranks first."""
+    order = sorted(range(len(win_rates)), key=lambda index: -win_rates[index])
+    ranks = {index: rank for rank, index in enumerate(order, 1)}
+    if len(order) <= 2 * SHOWN_ENDS + SHOWN_MIDDLE:
+        return ranks
+    middle = (len(order) - SHOWN_MIDDLE) // 2
+    chosen = [*order[:SHOWN_ENDS], *order[middle : middle + SHOWN_MIDDLE], *order[-SHOWN_ENDS:]]
+    return {index: ranks[index] for index in chosen}
 
 
 def _kl(stage: Stage[EvaluateConfig], prepared: PreparedPrompts, responses: Responses) -> dict[str, float]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.metadata
 import json
 import os
 import platform
@@ -34,6 +35,7 @@ from sppo_trainer.errors import SPPOError, StorageError, UserError
 KUBELET_TERMINATION_LOG = Path("/dev/termination-log")
 RESULT_BYTES = 4096
 PROGRESS_SECONDS = 5.0
+NOTED_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "vllm", "numpy")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -92,9 +94,26 @@ class Stage(Generic[Config]):
             "machine": platform.machine(),
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "processes": self.config.ranks,
+            "packages": _packages(),
+            "accelerator": _accelerator(),
             "started": self.started,
             "seconds": round(time.time() - self.started, 3),
         }
+
+
+def _packages() -> dict[str, str]:
+    """Versions of what the numbers depend on, as installed."""
+    found = {}
+    for name in NOTED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _accelerator() -> str | None:
+    """Of the stages that loaded torch; the others did without one."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else None
 
 
 Body = Callable[[Stage[Config]], Manifest | Mapping[str, Any]]
