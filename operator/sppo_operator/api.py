@@ -8,17 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import kopf
-import yaml
 
+from sppo_operator.connection import Login, connect
 from sppo_operator.errors import (
     AlreadyExistsError,
     ApiError,
@@ -65,39 +63,30 @@ def _whole(item: Object) -> Object:
     return item
 
 
-def login() -> kopf.ConnectionInfo:
-    """Where the API server is and who we are: the pod's service account, or else the kubeconfig."""
-    settings = kopf.OperatorSettings()
-    try:
-        found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
-    except (OSError, LookupError, yaml.YAMLError, kopf.LoginError) as error:
-        raise UserError(f"the kubeconfig cannot be used ({error}): let KUBECONFIG name a sound one") from error
-    if found is None:
-        raise UserError("no cluster is configured: run in a pod with a service account, or let KUBECONFIG name a file")
-    return found
-
-
 class Api:
     """Calls to the API server; an asynchronous context manager. All methods raise ApiError.
 
-    `calls` counts them by verb and resource, as RBAC names them, and HTTP status (0: no answer).
+    `calls` counts them by verb and resource, as RBAC names them, and HTTP status (0: no answer); `observe` is called
+    with the same and the seconds that each took.
     """
 
     def __init__(
         self,
-        login: Callable[[], kopf.ConnectionInfo] = login,
+        login: Login = connect,
         *,
         concurrent_calls: int = CONCURRENT_CALLS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        observe: Callable[[str, str, int, float], object] = lambda verb, resource, status, seconds: None,
     ) -> None:
         self.calls: Counter[tuple[str, str, int]] = Counter()
+        self._observe = observe
         self._login = login
         self._clock = clock
         self._sleep = sleep
         self._slots = asyncio.Semaphore(concurrent_calls)
         self._connection = login()
-        self._tls = _tls(self._connection)
+        self._tls = self._connection.tls()
         self._read_at = clock()
 
     async def __aenter__(self) -> Self:
@@ -156,6 +145,30 @@ class Api:
         """What is not JSON, such as a pod's log."""
         return (await self._call("get", "GET", path, query=query)).decode("utf-8", "replace")
 
+    async def lines(self, path: str, **query: str) -> AsyncIterator[bytes]:
+        """The lines of an answer that comes bit by bit and may never end, such as a log that is followed."""
+        self._refresh_credentials()
+        try:
+            async with self._session.get(
+                self._connection.server + path,
+                params=query,
+                headers=self._connection.headers(),
+                ssl=self._tls or True,
+                proxy=self._connection.proxy_url,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CALL_SECONDS),
+            ) as response:
+                if response.status >= 400:
+                    raise _error(response.status, await response.read(), f"get {path}")
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield line
+                if rest:
+                    yield rest
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unanswered(f"get {path}", error) from error
+
     async def _call(
         self,
         verb: str,
@@ -189,23 +202,25 @@ class Api:
     ) -> tuple[int, Mapping[str, str], bytes]:
         status = 0
         self._refresh_credentials()
+        began = time.perf_counter()
         try:
             async with self._session.request(
                 method,
-                self._connection.server.rstrip("/") + path,
+                self._connection.server + path,
                 params=query,
                 data=data,
-                headers={**self._connection.as_http_headers(), "Content-Type": media_type},
-                ssl=self._tls,
+                headers={**self._connection.headers(), "Content-Type": media_type},
+                ssl=self._tls or True,
                 proxy=self._connection.proxy_url,
             ) as response:
                 status = response.status
                 return status, response.headers, await response.read()
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            message = f"{verb} {path}: no answer from the API server: {_cause(error)}"
-            raise UnavailableError(message, reason="Timeout") from error
+            raise _unanswered(f"{verb} {path}", error) from error
         finally:
-            self.calls[verb, resource_of(path), status] += 1
+            resource = resource_of(path)
+            self.calls[verb, resource, status] += 1
+            self._observe(verb, resource, status, time.perf_counter() - began)
             if status == 401:
                 self._read_at -= CREDENTIALS_SECONDS
 
@@ -214,15 +229,12 @@ class Api:
             return
         try:
             connection = self._login()
+            tls = connection.tls()
         except UserError as error:
             raise UnavailableError(str(error), reason="Unauthorized") from error
         self._read_at = self._clock()
         if connection != self._connection:
-            self._connection, self._tls = connection, _tls(connection)
-
-
-def _tls(connection: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
-    return connection.as_ssl_context() if connection.server.startswith("https:") else True
+            self._connection, self._tls = connection, tls
 
 
 def _object(content: bytes) -> dict[str, Any]:
@@ -247,6 +259,10 @@ def _error(status: int, content: bytes, call: str) -> ApiError:
     if kind is ConflictError and reason == "AlreadyExists":
         kind = AlreadyExistsError
     return kind(message or f"HTTP status {status}", call=call, status=status, reason=reason)
+
+
+def _unanswered(call: str, error: BaseException) -> UnavailableError:
+    return UnavailableError(f"{call}: no answer from the API server: {_cause(error)}", reason="Timeout")
 
 
 def _cause(error: BaseException) -> str:

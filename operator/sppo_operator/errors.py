@@ -6,7 +6,10 @@ SPPOError
 │   ├── DamagedError     65  a file of the workspace is not what this command or a stage wrote
 │   ├── StorageError     74  the workspace cannot take the data (full, read-only)
 │   ├── BusyError        75  another command runs in the same folder
-│   └── InvalidResource  78  the manifest is not one that the API server would accept
+│   ├── InvalidResource  78  the manifest is not one that the API server would accept
+│   ├── KubeconfigError  78  there is no cluster that could be asked
+│   ├── ServerError      69  the API server gave no answer to a command, or none that helps
+│   └── RightsError      77  the API server does not let this user do it
 ├── ApiError                 the API server did not do what the operator asked; the operator tries again
 │   ├── NotFoundError        404
 │   ├── AlreadyExistsError   409, the name is taken
@@ -50,6 +53,18 @@ class InvalidResource(UserError):  # noqa: N818 - as the API server says it: rea
     """A manifest that is refused, in the words of `kubectl apply`."""
 
     exit_code = 78
+
+
+class KubeconfigError(UserError):
+    exit_code = 78
+
+
+class ServerError(UserError):
+    exit_code = 69
+
+
+class RightsError(UserError):
+    exit_code = 77
 
 
 class ApiError(SPPOError):

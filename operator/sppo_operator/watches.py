@@ -16,8 +16,9 @@ from typing import Any
 
 import kopf
 
-from sppo_operator.api import PAGE_ITEMS, login
+from sppo_operator.api import PAGE_ITEMS
 from sppo_operator.cache import Kind
+from sppo_operator.connection import Connection, Login, connect
 from sppo_operator.errors import SPPOError
 from sppo_operator.jobs import RUN_LABEL
 from sppo_operator.resources import GROUP, PLURAL, VERSION
@@ -34,7 +35,7 @@ Seen = Callable[[Kind, bool, Mapping[str, Any]], None]
 class Watches:
     """Calls `seen`, in the event loop of the caller of `run`, whenever a watched object changes."""
 
-    def __init__(self, settings: Settings, seen: Seen, login: Callable[[], kopf.ConnectionInfo] = login) -> None:
+    def __init__(self, settings: Settings, seen: Seen, login: Login = connect) -> None:
         self._namespaces = settings.namespaces
         self._seen = seen
         self._login = login
@@ -78,8 +79,8 @@ class Watches:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry, id="login")
-        async def connect(**_: Any) -> kopf.ConnectionInfo:
-            return self._login()
+        async def log_in(**_: Any) -> kopf.ConnectionInfo:
+            return _for_kopf(self._login())
 
         for kind, resource in WATCHED.items():
 
@@ -97,6 +98,21 @@ def _settle(ended: asyncio.Future[None], error: BaseException | None) -> None:
         ended.set_result(None)
     else:
         ended.set_exception(error)
+
+
+def _for_kopf(connection: Connection) -> kopf.ConnectionInfo:
+    return kopf.ConnectionInfo(
+        server=connection.server,
+        ca_data=connection.ca or None,
+        insecure=connection.insecure,
+        certificate_data=connection.certificate or None,
+        private_key_data=connection.key or None,
+        token=connection.token or None,
+        username=connection.username or None,
+        password=connection.password or None,
+        default_namespace=connection.namespace,
+        proxy_url=connection.proxy_url,
+    )
 
 
 def _kopf_settings() -> kopf.OperatorSettings:

@@ -145,7 +145,7 @@ class Operator:
         config.write_text(json.dumps({**named, "contexts": contexts, "current-context": "x"}))
         log = folder / f"{identity}.log"
         flags = (
-            f"--image trainer:1 --identity {identity} --lease-namespace sppo-system --health-port 0 --log-format json"
+            f"--image trainer:1 --identity {identity} --lease-namespace sppo-system --http-port 0 --log-format json"
         )
         times = "--lease-seconds 4 --renew-seconds 3 --retry-seconds 1"
         with log.open("wb") as sink:
@@ -269,11 +269,11 @@ def test_a_standby_ends_when_asked_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
-    [("", "no trainer image is set"), ("--image x --lease-namespace n", "the kubeconfig cannot be used")],
+    ("flags", "expected_code", "message"),
+    [("", 64, "no trainer image is set"), ("--image x --lease-namespace n", 78, "the kubeconfig cannot be used")],
     ids=["settings", "kubeconfig"],
 )
-def test_what_the_user_must_change_ends_it_with_64(flags: str, message: str, tmp_path: Path) -> None:
+def test_what_the_user_must_change_ends_it(flags: str, expected_code: int, message: str, tmp_path: Path) -> None:
     async def scenario() -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sppo_operator.main", *flags.split()),
@@ -284,7 +284,7 @@ def test_what_the_user_must_change_ends_it_with_64(flags: str, message: str, tmp
         return process.returncode, errors
 
     code, errors = asyncio.run(scenario())
-    assert code == 64
+    assert code == expected_code
     assert errors.decode().startswith("error: ")
     assert message in errors.decode()
     assert len(errors.splitlines()) == 1

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import kopf
 from aiohttp import web
 from simulated_api import At, Object, SimulatedApi
+from sppo_operator.connection import Connection
 from sppo_operator.errors import ApiError
 
 RESOURCES = {
@@ -46,8 +46,8 @@ class ApiServer(SimulatedApi):
         self._news = asyncio.Event()
         self._watches: list[web.BaseRequest] = []
 
-    def login(self) -> kopf.ConnectionInfo:
-        return kopf.ConnectionInfo(server=self.url, token="secret")
+    def login(self) -> Connection:
+        return Connection(server=self.url, token="secret")
 
     def log_of(self, pod: Object) -> str:
         return self.logs[pod["metadata"]["name"]]

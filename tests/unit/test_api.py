@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import kopf
 import pytest
 from api_server import Answer, ApiServer
 from sppo_operator import api as module
 from sppo_operator import resources
 from sppo_operator.api import Api
+from sppo_operator.connection import Connection
 from sppo_operator.errors import (
     AlreadyExistsError,
     ApiError,
@@ -20,7 +20,6 @@ from sppo_operator.errors import (
     NotFoundError,
     RefusedError,
     UnavailableError,
-    UserError,
 )
 
 JOBS, JOB = resources.jobs("lab"), resources.job("lab", "j")
@@ -219,8 +218,8 @@ def test_credentials_are_read_again() -> None:
     async def scenario() -> list[str]:
         async with ApiServer().served() as server:
 
-            def login() -> kopf.ConnectionInfo:
-                return kopf.ConnectionInfo(server=server.url, token=next(tokens))
+            def login() -> Connection:
+                return Connection(server=server.url, token=next(tokens))
 
             async with Api(login, clock=lambda: clock[0]) as api:
                 for clock[0], status in [(0, 404), (59, 404), (60, 404), (61, 401), (62, 404)]:
@@ -240,12 +239,3 @@ def test_a_log_is_text() -> None:
         assert dict(server.requests[0].query) == {"tailLines": "50"}
 
     run(scenario)
-
-
-@pytest.mark.parametrize("kubeconfig", ["missing.yaml", "broken.yaml", "no-context.yaml"])
-def test_a_kubeconfig_that_is_not_sound_is_the_users_fault(kubeconfig: str, tmp_path: Any, monkeypatch: Any) -> None:
-    (tmp_path / "broken.yaml").write_text("{")
-    (tmp_path / "no-context.yaml").write_text("current-context: there")
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / kubeconfig))
-    with pytest.raises(UserError, match="let KUBECONFIG name a sound one"):
-        Api()
