@@ -16,15 +16,15 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 Object = dict[str, Any]
 
 RIGHTS = {
-    ("sppo.dev", "spporuns"): "get list watch",
+    ("sppo.dev", "spporuns"): "list watch",
     ("sppo.dev", "spporuns/status"): "update",
     ("sppo.dev", "spporuns/finalizers"): "update",
     ("batch", "jobs"): "get list watch create patch delete",
-    ("", "services"): "get create",
-    ("", "pods"): "get list watch",
+    ("", "services"): "create",
+    ("", "pods"): "list watch",
     ("", "pods/log"): "get",
     ("", "events"): "create",
-    ("kueue.x-k8s.io", "workloads"): "get list",
+    ("kueue.x-k8s.io", "workloads"): "list",
 }
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the overlays")
 
@@ -119,7 +119,7 @@ def test_the_operator_understands_its_environment() -> None:
     settings = Settings.parse(CONTAINER.get("args", []), environment)
     assert (settings.image, settings.namespaces) == (environment["SPPO_TRAINER_IMAGE"], ())
     assert (settings.lease_namespace, settings.identity) == ("sppo-system", "sppo-operator-0")
-    assert settings.health_port == CONTAINER["ports"][0]["containerPort"]
+    assert settings.http_port == CONTAINER["ports"][0]["containerPort"]
     assert settings.lease_name == OPERATOR["Role", "sppo-operator-election"]["rules"][1]["resourceNames"][0]
 
 
