@@ -1,0 +1,134 @@
+"""Write the measured tables into docs/tuning.md: python docs/tuning/tables.py docs/tuning.md
+
+Each stands between `<!-- measured: NAME -->` and `<!-- end -->`. Intervals are 95 % bootstrap intervals over the
+prompts of all seeds together; differences are taken prompt by prompt, since the runs of one seed share prompts and base
+answers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import SETTINGS, results
+from sppo_trainer.evaluate import bootstrap_interval
+
+HEADS = ("win rate against base", "minus the demo's", "pass rate", "tokens", "KL", "log-ratio of best", "of worst")
+Rows = list[dict[str, Any]]
+"""Of one setting and iteration, in order of the seeds."""
+
+
+def main(file: Path) -> None:
+    text = file.read_text("utf-8")
+    for name, measured in TABLES.items():
+        parts = re.split(rf"(?s)(?<=<!-- measured: {name} -->\n).*?(?=<!-- end -->)", text)
+        assert len(parts) == 2, f"{file} has the table {name} {len(parts) - 1} times"
+        text = measured().join(parts)
+    file.write_text(text, "utf-8")
+
+
+def trust_region() -> str:
+    """Two iterations at each eta."""
+    heads = ["beta", "eta", "iteration", *HEADS, "target reached by the best"]
+    lines = []
+    for setting in sorted((s for s in SETTINGS if s.iterations == 2), key=lambda s: eta_of(s.name)):
+        for iteration in (1, 2):
+            rows = rows_at(setting.name, iteration)
+            lines.append(
+                [
+                    f"{1 / eta_of(setting.name):g}",
+                    f"{eta_of(setting.name):g}",
+                    str(iteration),
+                    *cells(rows, rows_at("demo", iteration)),
+                    f"{mean(rows, 'attainedBest'):.1%}",
+                ]
+            )
+    return table(heads, lines)
+
+
+def one_iteration() -> str:
+    """Every other setting, after one iteration."""
+    names = [s.name for s in SETTINGS if "evaluation" not in s.name]
+    return table(["setting", *HEADS], [[name, *cells(rows_at(name, 1), rows_at("demo", 1))] for name in names])
+
+
+def evaluation_size() -> str:
+    """The interval's half width, at the size measured and at others."""
+    sizes = (100, 300, 1000)
+    heads = ["answers S", "sd of a prompt's win rate", "half width, measured"]
+    lines = []
+    for name, samples in (("evaluation.samples 1", 1), ("demo", 3), ("evaluation.samples 8", 8)):
+        values = prompts_of(rows_at(name, 1))
+        low, high = interval(values)
+        sd = float(np.std(values))
+        widths = [f"{1.96 * sd / math.sqrt(size):.3f}" for size in sizes]
+        lines.append([str(samples), f"{sd:.2f}", f"{(high - low) / 2:.3f} (n = {len(values)})", *widths])
+    return table([*heads, *(f"n = {size}" for size in sizes)], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "trust region": trust_region,
+    "one iteration": one_iteration,
+    "evaluation size": evaluation_size,
+}
+
+
+def eta_of(name: str) -> float:
+    return 20.0 if name == "demo" else 1 / float(name.removeprefix("beta "))
+
+
+def cells(rows: Rows, demo: Rows) -> list[str]:
+    return [
+        win_rate(rows),
+        difference(rows, demo),
+        f"{mean(rows, 'passRate'):.3f}",
+        f"{mean(rows, 'meanTokens'):.1f}",
+        f"{mean(rows, 'klPerResponse'):.2f}",
+        f"{mean(rows, 'logRatioBest'):+.2f}",
+        f"{mean(rows, 'logRatioWorst'):+.2f}",
+    ]
+
+
+def rows_at(name: str, iteration: int) -> Rows:
+    rows = [row for row in results() if (row["setting"], row["iteration"]) == (name, iteration)]
+    return sorted(rows, key=lambda row: row["seed"])
+
+
+def prompts_of(rows: Rows) -> list[float]:
+    return [value for row in rows for value in row["winRates"]]
+
+
+def mean(rows: Rows, figure: str) -> float:
+    return float(np.mean([row[figure] for row in rows]))
+
+
+def win_rate(rows: Rows) -> str:
+    values = prompts_of(rows)
+    low, high = interval(values)
+    return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def difference(rows: Rows, demo: Rows) -> str:
+    if rows == demo:
+        return ""
+    values = [new - old for new, old in zip(prompts_of(rows), prompts_of(demo), strict=True)]
+    low, high = interval(values)
+    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    return bootstrap_interval(values, [str(index) for index in range(len(values))], seed=0)
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
