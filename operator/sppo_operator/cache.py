@@ -16,6 +16,7 @@ from sppo_operator.jobs import RUN_LABEL
 from sppo_operator.resources import JOB_LABEL, PLURAL
 
 REMEMBERED_DELETIONS = 10_000
+READ_OF_CONTAINERS = ("name", "image", "resources")
 
 
 class Key(NamedTuple):
@@ -96,6 +97,9 @@ class Cache:
                 changed.add(self._drop(kind, address))
         return sorted(key for key in changed if key is not None)
 
+    def runs(self) -> list[dict[str, Any]]:
+        return [held.value for held in self._held[Kind.RUN].values()]
+
     def run(self, key: Key) -> dict[str, Any] | None:
         held = self._held[Kind.RUN].get(key)
         return held.value if held else None
@@ -127,8 +131,10 @@ def trimmed(kind: Kind, item: Mapping[str, Any]) -> dict[str, Any]:
         case Kind.POD, {**spec}:
             kept["spec"] = {name: spec[name] for name in ("nodeName",) if name in spec}
         case Kind.JOB, {"template": {"spec": {"containers": containers}}, **spec}:
-            images = [{"name": container["name"], "image": container["image"]} for container in containers]
-            kept["spec"] = {**spec, "template": {"spec": {"containers": images}}}
+            read = [
+                {name: container[name] for name in READ_OF_CONTAINERS if name in container} for container in containers
+            ]
+            kept["spec"] = {**spec, "template": {"spec": {"containers": read}}}
     return kept
 
 

@@ -1,6 +1,6 @@
-"""/healthz and /readyz, for the kubelet.
+"""/healthz and /readyz, for the kubelet, and /metrics, for Prometheus.
 
-They are answered by the event loop that does the work, so a loop that hangs answers no probe: it needs no other
+The checks are answered by the event loop that does the work, so a loop that hangs answers no probe: it needs no other
 heartbeat.
 """
 
@@ -12,17 +12,19 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from sppo_operator.errors import UserError
+from sppo_operator.exposition import Exposition
 
 Check = Callable[[], str]
 """What is wrong; empty if nothing is."""
 
 
 @asynccontextmanager
-async def health_server(port: int, live: Check, ready: Check) -> AsyncIterator[None]:
-    """Serve the checks on all addresses, of IPv4 and IPv6. Raises UserError if the port cannot be had."""
+async def health_server(port: int, live: Check, ready: Check, exposition: Exposition) -> AsyncIterator[None]:
+    """Serve checks and metrics on all addresses, of IPv4 and IPv6. Raises UserError if the port cannot be had."""
     application = web.Application()
     application.router.add_get("/healthz", _handler(live))
     application.router.add_get("/readyz", _handler(ready))
+    application.router.add_get("/metrics", _metrics(exposition))
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
@@ -36,12 +38,22 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
     try:
         await web.TCPSite(runner, port=port).start()
     except OSError as error:
-        raise UserError(f"--health-port {port} cannot be served ({error.strerror}): give another one") from error
+        raise UserError(f"--http-port {port} cannot be served ({error.strerror}): give another one") from error
 
 
 def _handler(check: Check) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(_: web.Request) -> web.StreamResponse:
         fault = check()
         return web.Response(text=f"{fault or 'ok'}\n", status=503 if fault else 200)
+
+    return handle
+
+
+def _metrics(exposition: Exposition) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        text, media_type = await exposition.render(request.headers.get("Accept", ""))
+        response = web.Response(body=text, headers={"Content-Type": media_type})
+        response.enable_compression()
+        return response
 
     return handle

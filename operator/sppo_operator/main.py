@@ -14,13 +14,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sppo_operator.api import Api
 from sppo_operator.errors import UserError
+from sppo_operator.exposition import Exposition
 from sppo_operator.health import health_server
 from sppo_operator.lease import Elector
 from sppo_operator.logs import configure_logging
+from sppo_operator.metrics import Metrics
 from sppo_operator.settings import Settings
 from sppo_operator.term import Term
 
@@ -43,11 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 async def operate(settings: Settings) -> int:
     """Wait to be elected, lead, and come to an end; returns the exit status. Raises UserError."""
-    asked = asyncio.create_task(_asked_to_stop())
+    asked, metrics = asyncio.create_task(_asked_to_stop()), Metrics()
     # The lease has a client of its own: its renewals must not wait behind other calls.
-    async with Api() as api, Api() as lease_api:
+    async with Api(observe=metrics.called) as api, Api(observe=metrics.called) as lease_api:
         elector = Elector(lease_api, settings, fence=fence)
-        term = Term(api, settings)
+        term = Term(api, settings, metrics=metrics)
+        metrics.leader.set_function(lambda: elector.seconds_left() > 0)
+
+        def runs() -> list[dict[str, Any]] | None:
+            return term.runs() if elector.seconds_left() > 0 else None
 
         def live() -> str:
             return elector.fault() or term.fault()
@@ -56,7 +62,7 @@ async def operate(settings: Settings) -> int:
             leading = elector.seconds_left() > 0
             return elector.unreached() or ("the cache is not filled yet" if leading and not term.primed else "")
 
-        async with health_server(settings.health_port, live, ready):
+        async with health_server(settings.http_port, live, ready, Exposition(metrics, runs)):
             log.info("%s waits to lead", settings.identity)
             elected = asyncio.create_task(elector.acquire())
             await _any_of(asked, elected)

@@ -39,7 +39,7 @@ class Settings:
     """How often all objects are listed, to find what a watch missed."""
     logs_per_second: int = 10
     """How many pods' logs are read for progress, each every 15 s at most; 0 does without the right to pods/log."""
-    health_port: int = 8080
+    http_port: int = 8080
     log_level: str = "info"
     log_format: str = "plain"
 
@@ -101,7 +101,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("retry-seconds", 2, "time between two looks at the lease", type=whole(1, 3600))
     add("relist-seconds", 60, "time between two looks for what a watch missed", type=whole(1, 3600))
     add("logs-per-second", 10, "pods' logs read for progress; 0 for none", type=whole(0, 1000))
-    add("health-port", 8080, "port of /healthz and /readyz", type=whole(0, 65535))
+    add("http-port", 8080, "port of /healthz, /readyz and /metrics", type=whole(0, 65535))
     add("log-level", "info", "least important line to log", choices=LOG_LEVELS)
     add("log-format", "plain", "one line of text, or one JSON object", choices=("plain", "json"))
     return parser

@@ -12,6 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from sppo_operator.metrics import Metrics
+
 K = TypeVar("K", bound=Hashable)
 
 BACKOFF_SECONDS = 0.1
@@ -19,10 +21,13 @@ LONGEST_BACKOFF_SECONDS = 30.0
 
 
 class WorkQueue(Generic[K]):
-    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self, jitter: Callable[[], float] = random.random, metrics: Metrics | None = None) -> None:
         """`jitter` returns a number in [0, 1): how much of half a backoff is taken off."""
         self._jitter = jitter
-        self._waiting: deque[K] = deque()
+        self._metrics = metrics or Metrics()
+        self._metrics.queue_depth.set_function(lambda: self.depth)
+        self._waiting: deque[tuple[K, float]] = deque()
+        """With the time since when."""
         self._dirty: set[K] = set()
         """Keys that need work: those that wait, and those that were added while they are worked on."""
         self._processing: set[K] = set()
@@ -41,6 +46,7 @@ class WorkQueue(Generic[K]):
         if key in self._dirty or self._stopped:
             return
         self._dirty.add(key)
+        self._metrics.queue_adds.inc()
         if key not in self._processing:
             self._enqueue(key)
 
@@ -61,7 +67,8 @@ class WorkQueue(Generic[K]):
             await self._news.wait()
         if self._stopped:
             return None
-        key = self._waiting.popleft()
+        key, since = self._waiting.popleft()
+        self._metrics.queue_wait.observe(asyncio.get_running_loop().time() - since)
         self._dirty.remove(key)
         self._processing.add(key)
         return key
@@ -76,6 +83,7 @@ class WorkQueue(Generic[K]):
         """Add the key after a time that doubles with every failure since `forget`."""
         backoff = min(BACKOFF_SECONDS * 2 ** min(self._failures[key], 32), LONGEST_BACKOFF_SECONDS)
         self._failures[key] += 1
+        self._metrics.queue_retries.inc()
         self.add_after(key, backoff * (1 - self._jitter() / 2))
 
     def forget(self, key: K) -> None:
@@ -90,7 +98,7 @@ class WorkQueue(Generic[K]):
         self._news.set()
 
     def _enqueue(self, key: K) -> None:
-        self._waiting.append(key)
+        self._waiting.append((key, asyncio.get_running_loop().time()))
         self._news.set()
 
     def _add_due(self, key: K) -> None:

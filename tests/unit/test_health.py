@@ -6,7 +6,13 @@ import socket
 import aiohttp
 import pytest
 from sppo_operator.errors import UserError
+from sppo_operator.exposition import Exposition
 from sppo_operator.health import health_server
+from sppo_operator.metrics import Metrics
+
+
+def nothing() -> Exposition:
+    return Exposition(Metrics(), lambda: None)
 
 
 async def _ask(port: int, path: str) -> tuple[int, str]:
@@ -16,13 +22,13 @@ async def _ask(port: int, path: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("path", "answer"),
-    [("/healthz", (503, "a watch is stale\n")), ("/readyz", (200, "ok\n")), ("/metrics", (404, "404: Not Found"))],
+    [("/healthz", (503, "a watch is stale\n")), ("/readyz", (200, "ok\n")), ("/other", (404, "404: Not Found"))],
 )
 def test_checks_are_answered(path: str, answer: tuple[int, str]) -> None:
     async def scenario() -> tuple[int, str]:
         with socket.create_server(("", 0)) as free:
             port = free.getsockname()[1]
-        async with health_server(port, live=lambda: "a watch is stale", ready=lambda: ""):
+        async with health_server(port, lambda: "a watch is stale", lambda: "", nothing()):
             return await _ask(port, path)
 
     assert asyncio.run(scenario()) == answer
@@ -30,10 +36,10 @@ def test_checks_are_answered(path: str, answer: tuple[int, str]) -> None:
 
 def test_a_port_in_use_is_named() -> None:
     async def scenario(port: int) -> None:
-        async with health_server(port, live=str, ready=str):
+        async with health_server(port, str, str, nothing()):
             pass
 
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--health-port {port} cannot be served .*: give another one"):
+        with pytest.raises(UserError, match=f"--http-port {port} cannot be served .*: give another one"):
             asyncio.run(scenario(port))

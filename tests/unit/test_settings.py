@@ -42,7 +42,7 @@ def test_two_processes_without_a_pod_name_are_told_apart() -> None:
         ("--work 3", POD, "unrecognized arguments: --work 3: see"),
         ("--workers 0", POD, "--workers: '0' is no whole number from 1 to 64"),
         ("--workers four", POD, "--workers: 'four' is no whole number from 1 to 64"),
-        ("--health-port 70000", POD, "--health-port: '70000' is no whole number from 0 to 65535"),
+        ("--http-port 70000", POD, "--http-port: '70000' is no whole number from 0 to 65535"),
         ("--log-level loud", POD, "--log-level: invalid choice: 'loud'"),
         ("--namespace team-*", POD, "--namespace 'team-*' is no name of a namespace: repeat the flag"),
         ("--renew-seconds 15", POD, "--lease-seconds 15, --renew-seconds 15 and --retry-seconds 2 leave a leader no time"),
