@@ -13,7 +13,7 @@ VERSION := $(shell cat VERSION)
 IMAGES := $(REGISTRY:%=%/)sppo
 INSTALLER := requirements/install.sh requirements/uv.txt operator/pyproject.toml trainer/pyproject.toml
 
-.PHONY: help demo check test faults cluster operator cluster-down lock version images push chart sbom scan clean
+.PHONY: help demo check test faults cluster operator cluster-down lock version images push chart chart-files sbom scan docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ check: .venv/test.stamp ## formatter, linter, types, import rules, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit tests/contract
+	$(BIN)/pytest -q tests/unit tests/contract tests/docs/test_pages.py
 
 test: .venv/test.stamp ## all tests: tiny models, a shortened demo, a real Kubernetes node
 	@PYTHONPATH=tests/cluster $(BIN)/python tests/cluster/prepare.py
@@ -56,6 +56,9 @@ images: ## build both images (REGISTRY=registry.example.com/team; ENGINE=vllm fo
 	$(DOCKER) build --target=operator --build-arg=VERSION=$(VERSION) --tag=$(IMAGES)-operator:$(VERSION) .
 	$(DOCKER) build --target=trainer --build-arg=VERSION=$(VERSION) --build-arg=ENGINE=$(ENGINE) --tag=$(IMAGES)-trainer:$(VERSION) .
 
+chart-files: .venv/test.stamp ## write what the chart copies: the resource, and the descriptions of its values
+	$(BIN)/python charts/refresh.py
+
 chart: ## package the Helm chart into dist/
 	$(HELM) package charts/sppo-operator --destination=dist
 
@@ -73,6 +76,10 @@ sbom: ## write a bill of materials (CycloneDX) of each image into dist/
 
 scan: .tools/stamp ## look up known vulnerabilities of what the images lock
 	.tools/bin/python release/scan.py requirements/operator.txt requirements/trainer-vllm.txt
+
+docs: .venv/test.stamp ## write docs/reference.md and the table in docs/README.md
+	$(BIN)/python docs/reference.py
+	$(BIN)/python tests/support/documents.py
 
 clean: ## remove the environments, the demo's workspace and dist/
 	rm -rf .venv .tools .demo dist

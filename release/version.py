@@ -16,6 +16,7 @@ COPIES = {
     "operator/sppo_operator/__init__.py": [r'__version__ = "(.+)"'],
     "trainer/sppo_trainer/__init__.py": [r'__version__ = "(.+)"'],
     "manifests/operator/operator.yaml": [r"image: sppo-operator:(\S+)", r"value: sppo-trainer:([^\s}]+)"],
+    "manifests/labels/kustomization.yaml": [r"app.kubernetes.io/version: (.+)"],
     "charts/sppo-operator/Chart.yaml": [r"^version: (.+)", r"^appVersion: (.+)"],
 }
 """Where the copies are: a pattern for each, whose group is the version."""

@@ -35,7 +35,7 @@ def objects(*files: str) -> dict[tuple[str, str], Object]:
     return {(item["kind"], item["metadata"]["name"]): item for item in found}
 
 
-OPERATOR = objects("operator/rbac.yaml", "operator/operator.yaml")
+OPERATOR = objects("operator/rbac.yaml", "operator/operator.yaml", "operator/network.yaml")
 DEPLOYMENT = OPERATOR["Deployment", "sppo-operator"]
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
@@ -93,14 +93,19 @@ def test_its_pods_satisfy_pod_security_restricted() -> None:
 
 def test_selectors_find_the_pods() -> None:
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"].items()
-    [term] = POD["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
-    budget = OPERATOR["PodDisruptionBudget", "sppo-operator"]
+    spread = [constraint["labelSelector"] for constraint in POD["topologySpreadConstraints"]]
     for selector in (
         DEPLOYMENT["spec"]["selector"],
-        term["podAffinityTerm"]["labelSelector"],
-        budget["spec"]["selector"],
+        *spread,
+        OPERATOR["PodDisruptionBudget", "sppo-operator"]["spec"]["selector"],
+        OPERATOR["NetworkPolicy", "sppo-operator"]["spec"]["podSelector"],
     ):
         assert selector["matchLabels"].items() <= labels
+
+
+def test_the_network_policy_lets_prometheus_in_at_the_port_of_metrics() -> None:
+    [rule] = OPERATOR["NetworkPolicy", "sppo-operator"]["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [CONTAINER["ports"][0]["containerPort"]]
 
 
 def test_probes_ask_the_port_of_the_health_server() -> None:
@@ -139,6 +144,22 @@ def test_all_of_it_is_installed_at_once() -> None:
     kinds = [item["kind"] for item in rendered(".")]
     own = [kind for kind, _ in objects("namespace.yaml", "crd.yaml", "roles.yaml")] + [kind for kind, _ in OPERATOR]
     assert sorted(kinds) == sorted(own)
+
+
+@needs_kubectl
+def test_all_objects_and_pods_have_the_standard_labels() -> None:
+    standard = {
+        "app.kubernetes.io/name": "sppo-operator",
+        "app.kubernetes.io/instance": "sppo-operator",
+        "app.kubernetes.io/version": __version__,
+        "app.kubernetes.io/component": "operator",
+        "app.kubernetes.io/part-of": "sppo-operator",
+    }
+    items = [*rendered("."), *rendered("single-namespace")]
+    pods = [item["spec"]["template"] for item in items if item["kind"] == "Deployment"]
+    assert len(pods) == 2
+    for labelled in [*items, *pods]:
+        assert standard.items() <= labelled["metadata"]["labels"].items()
 
 
 @needs_kubectl

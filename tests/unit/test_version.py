@@ -13,7 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 VERSION = (ROOT / "VERSION").read_text().strip()
 FILES = [
-    *("VERSION", "release/version.py", "manifests/operator/operator.yaml", "charts/sppo-operator/Chart.yaml"),
+    *(
+        "VERSION",
+        "release/version.py",
+        "manifests/operator/operator.yaml",
+        "manifests/labels/kustomization.yaml",
+        "charts/sppo-operator/Chart.yaml",
+    ),
     *("operator/sppo_operator/__init__.py", "trainer/sppo_trainer/__init__.py"),
 ]
 

@@ -23,7 +23,7 @@ def main() -> None:
     commands.add_parser("status", help="list the components")
     commands.add_parser("restart", help="kill a component and start it again").add_argument("component")
     builder = commands.add_parser("build", help="only build, which needs Go and no root")
-    builder.add_argument("names", nargs="*", default=["kube", "pause"], help="kube, pause, kueue, kwok")
+    builder.add_argument("names", nargs="*", default=["kube", "pause"], help=", ".join(BINARIES))
     arguments = parser.parse_args()
     try:
         _COMMANDS[arguments.command](arguments)

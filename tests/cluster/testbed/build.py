@@ -1,4 +1,4 @@
-"""The Go binaries of the cluster, built once and cached outside the tree.
+"""The Go binaries of the cluster and of the chart's tests, built once and cached outside the tree.
 
 The cache is keyed by everything that decides a binary's content, so that a checkout of other versions builds its own.
 """
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from testbed.shell import ClusterError, run
 
-MODULES = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
+MODULES = TESTS / "cluster"
 HOST_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 KUBERNETES_VERSION = "1.34.4"
 """Which k8s.io/kubernetes go.mod pins; a plain `go build` would leave the components without a version to report."""
@@ -30,7 +31,7 @@ KUBERNETES_VERSION = "1.34.4"
 class Binary:
     name: str
     module: str
-    """Folder of go.mod, below tests/cluster."""
+    """Folder of go.mod, below tests."""
     package: str
     link_flags: str = "-s -w"
     minutes: int
@@ -41,15 +42,35 @@ _VERSION = "k8s.io/component-base/version"
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.split(".")
 KUBE = Binary(
     name="kube",
-    module="node",
+    module="cluster/node",
     package=".",
     link_flags=f"-s -w -X {_VERSION}.gitVersion=v{KUBERNETES_VERSION} "
     f"-X {_VERSION}.gitMajor={_MAJOR} -X {_VERSION}.gitMinor={_MINOR}",
     minutes=6,
 )
-PAUSE = Binary(name="pause", module="node", package="./pause", minutes=1)
-KUEUE = Binary(name="kueue", module="kueue", package="sigs.k8s.io/kueue/cmd/kueue", minutes=4)
-KWOK = Binary(name="kwok", module="kwok", package="sigs.k8s.io/kwok/cmd/kwok", minutes=3)
+PAUSE = Binary(name="pause", module="cluster/node", package="./pause", minutes=1)
+KUEUE = Binary(name="kueue", module="cluster/kueue", package="sigs.k8s.io/kueue/cmd/kueue", minutes=4)
+KWOK = Binary(name="kwok", module="cluster/kwok", package="sigs.k8s.io/kwok/cmd/kwok", minutes=3)
+HELM = Binary(
+    name="helm",
+    module="chart/tools/helm",
+    package="helm.sh/helm/v4/cmd/helm",
+    link_flags="-s -w -X helm.sh/helm/v4/internal/version.version=v4.3.1",
+    minutes=5,
+)
+_HELM_3 = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
+HELM_3 = Binary(
+    name="helm-3",
+    module="chart/tools/helm",
+    package="helm.sh/helm/v3/cmd/helm",
+    # Without a version of Kubernetes it takes 1.20 for granted.
+    link_flags="-s -w -X helm.sh/helm/v3/internal/version.version=v3.22.0 "
+    f"-X {_HELM_3}Major={_MAJOR} -X {_HELM_3}Minor={_MINOR}",
+    minutes=2,
+)
+KUBE_SCORE = Binary(
+    name="kube-score", module="chart/tools/kube-score", package="github.com/zegl/kube-score/cmd/kube-score", minutes=1
+)
 
 
 def kube_binary() -> Path:
@@ -78,7 +99,8 @@ def kwok_module_dir() -> Path:
     return _module_dir("kwok")
 
 
-BINARIES = {binary.name: binary for binary in (KUBE, PAUSE, KUEUE, KWOK)}
+OF_THE_CHART = (HELM, HELM_3, KUBE_SCORE)
+BINARIES = {binary.name: binary for binary in (KUBE, PAUSE, KUEUE, KWOK, *OF_THE_CHART)}
 
 
 def cached(binary: Binary) -> Path | None:
@@ -104,9 +126,9 @@ def _build(binary: Binary) -> Path:
     command = ["go", "build", "-buildvcs=false", "-ldflags", binary.link_flags, "-o", str(half), binary.package]
     # Without cgo the binaries are static: the same on every machine, and good for an image FROM scratch.
     env = os.environ | {"CGO_ENABLED": "0"}
-    if subprocess.run(command, cwd=MODULES / binary.module, env=env, check=False).returncode:
-        raise ClusterError(f"go build of {binary.name} in tests/cluster/{binary.module} failed (see above)")
-    for older in path.parent.glob(f"{binary.name}-*"):
+    if subprocess.run(command, cwd=TESTS / binary.module, env=env, check=False).returncode:
+        raise ClusterError(f"go build of {binary.name} in tests/{binary.module} failed (see above)")
+    for older in path.parent.glob(f"{binary.name}-{'[0-9a-f]' * 16}"):
         older.unlink()
     half.rename(path)  # a killed build leaves no file of this name
     print(f"built {binary.name} in {time.monotonic() - began:.0f} s", file=sys.stderr)
@@ -114,7 +136,7 @@ def _build(binary: Binary) -> Path:
 
 
 def _path(binary: Binary) -> Path:
-    folder = MODULES / binary.module
+    folder = TESTS / binary.module
     digest = hashlib.sha256(f"{binary.package} {binary.link_flags}".encode())
     for source in sorted([folder / "go.mod", folder / "go.sum", *folder.rglob("*.go")]):
         digest.update(source.read_bytes())
