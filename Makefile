@@ -57,7 +57,7 @@ images: ## build both images (REGISTRY=registry.example.com/team; ENGINE=vllm fo
 	$(DOCKER) build --target=trainer --build-arg=VERSION=$(VERSION) --build-arg=ENGINE=$(ENGINE) --tag=$(IMAGES)-trainer:$(VERSION) .
 
 chart-files: .venv/test.stamp ## write what the chart copies: the resource, and the descriptions of its values
-	$(BIN)/python charts/refresh.py
+	$(BIN)/python charts/chart_files.py
 
 chart: ## package the Helm chart into dist/
 	$(HELM) package charts/sppo-operator --destination=dist
