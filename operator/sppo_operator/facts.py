@@ -26,11 +26,26 @@ class Attempt:
     """The trainer image that it ran."""
     evictions: int = 0
     """How often a queue took its place while it went on afterwards, or at its end."""
+    gpus: int = 0
+    """GPUs that its pods requested together."""
+    active_seconds: int | None = None
+    """How long its pods could run, in the stretches that are over; None on one machine, where nothing keeps it."""
+    active_since: str | None = None
+    """When the stretch that is not over began."""
 
     @property
     def seconds(self) -> float:
-        """How long it took, 0 while it runs."""
-        return seconds_between(self.started, self.finished) if self.finished else 0.0
+        """How long it was at work, 0 while it runs."""
+        if not self.finished:
+            return 0.0
+        return seconds_between(self.started, self.finished) if self.active_seconds is None else self.active_seconds
+
+    def paused(self, at: str) -> Attempt:
+        """With the stretch that runs, if one does, ended at that time."""
+        if self.active_since is None:
+            return self
+        stretch = max(int(seconds_between(self.active_since, at)), 0)  # clocks differ
+        return replace(self, active_seconds=(self.active_seconds or 0) + stretch, active_since=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +71,8 @@ class Record:
     def ended(
         self, outcome: Outcome, now: str, *, message: str = "", exit_code: int | None = None, failures: int = 1
     ) -> Record:
-        attempt = replace(self.newest[-1], outcome=outcome, finished=now, message=message, exit_code=exit_code)
+        attempt = self.newest[-1].paused(now)
+        attempt = replace(attempt, outcome=outcome, finished=now, message=message, exit_code=exit_code)
         attempts = self.attempts.ended(outcome, message, failures)
         return replace(self, attempts=attempts, newest=(*self.newest[:-1], attempt), progress=None)
 

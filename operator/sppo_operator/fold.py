@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from sppo_operator.decide import Outcome, Step
@@ -37,15 +37,30 @@ def fold(
 def causes(before: Records, after: Records) -> Counter[str]:
     """How many attempts ended badly between the two, by the names of CAUSES; evictions that an attempt survived too."""
     counted: Counter[str] = Counter()
+    for _, was, attempt in _moved(before, after):
+        counted["eviction"] += _evictions(attempt) - (_evictions(was) if was else 0)
+        if attempt.outcome in CAUSES and attempt.outcome is not Outcome.EVICTED:
+            counted[CAUSES[attempt.outcome]] += 1
+    return +counted
+
+
+def gpu_seconds(before: Records, after: Records) -> Counter[str]:
+    """What the attempts that ended between the two requested, by stage."""
+    counted: Counter[str] = Counter()
+    for step, _, attempt in _moved(before, after):
+        if attempt.outcome is not Outcome.RUNNING:
+            counted[step.stage.value] += attempt.gpus * (attempt.active_seconds or 0)
+    return +counted
+
+
+def _moved(before: Records, after: Records) -> Iterator[tuple[Step, Attempt | None, Attempt]]:
+    """The attempts that had not ended before, as they were, if they were there, and as they are."""
     for step, record in after.items():
         known = {attempt.number: attempt for attempt in before.get(step, Record()).newest}
         for attempt in record.newest:
             was = known.get(attempt.number)
-            counted["eviction"] += _evictions(attempt) - (_evictions(was) if was else 0)
-            newly_ended = was is None or was.outcome is Outcome.RUNNING
-            if newly_ended and attempt.outcome in CAUSES and attempt.outcome is not Outcome.EVICTED:
-                counted[CAUSES[attempt.outcome]] += 1
-    return +counted
+            if was is None or was.outcome is Outcome.RUNNING:
+                yield step, was, attempt
 
 
 def _evictions(attempt: Attempt) -> int:
@@ -63,9 +78,26 @@ def _with(record: Record, seen: Observation, now: str) -> Record:
     if record.attempts.last is not Outcome.RUNNING:
         return record
     attempt = record.newest[-1]
-    attempt = replace(attempt, evictions=max(attempt.evictions, seen.evictions), image=attempt.image or seen.image)
+    attempt = replace(
+        _active(attempt, seen),
+        evictions=max(attempt.evictions, seen.evictions),
+        image=attempt.image or seen.image,
+        gpus=attempt.gpus or seen.gpus,
+    )
     record = replace(record, newest=(*record.newest[:-1], attempt))
     return _closed(record, seen.end, seen.finished) if seen.end else record
+
+
+def _active(attempt: Attempt, seen: Observation) -> Attempt:
+    """The stretches in which its pods could run.
+
+    Of a stretch whose end nobody saw, since another one has begun, no time is counted.
+    """
+    if seen.paused_at or seen.active_since:
+        attempt = replace(attempt, active_seconds=attempt.active_seconds or 0)
+    if seen.paused_at:
+        return attempt.paused(seen.paused_at)
+    return replace(attempt, active_since=seen.active_since or attempt.active_since)
 
 
 def _closed(record: Record, end: End, finished: str) -> Record:

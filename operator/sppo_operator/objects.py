@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,11 @@ Object = Mapping[str, Any]
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 """What the Job controller keeps a pod by until it has counted it, and made another one if there has to be one."""
+
+GPU = re.compile(r"[^/]+/(gpu|mig-)|gpu\.[^/]*/")
+"""Such as nvidia.com/gpu, amd.com/gpu, nvidia.com/gpu.shared, nvidia.com/mig-1g.10gb, gpu.intel.com/i915."""
+MOST_GPUS = 1_000_000
+"""The CRD's bound."""
 
 LOST_AFTER = timedelta(minutes=1)
 """After its grace period, a pod that is still not gone is on a node that answers no more."""
@@ -72,6 +78,24 @@ def deletion_asked(pod: Object) -> datetime | None:
     if "deletionTimestamp" not in metadata:
         return None
     return moment(metadata["deletionTimestamp"]) - timedelta(seconds=metadata.get("deletionGracePeriodSeconds", 0))
+
+
+def gpus_of(job: Object) -> int:
+    """GPUs that the pods of a Job request together, however their vendor calls them.
+
+    All pods count as long as the Job is active: of shards, one that is done gives its GPUs back earlier.
+    """
+    [container] = (item for item in job["spec"]["template"]["spec"]["containers"] if item["name"] == CONTAINER)
+    resources = container.get("resources", {})
+    asked = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    each = sum(_count(amount) for name, amount in asked.items() if GPU.match(name))
+    return int(min(each * job["spec"].get("parallelism", 1), MOST_GPUS))
+
+
+def _count(amount: object) -> int:
+    """A quantity of what is only asked for whole."""
+    whole = re.fullmatch(r"([0-9]+)([kMGTPE]?)", str(amount))
+    return int(whole[1]) * 1000 ** " kMGTPE".index(whole[2] or " ") if whole else 0
 
 
 def one_line(text: str, characters: int) -> str:

@@ -23,6 +23,7 @@ from sppo_operator.objects import (
     Object,
     conditions_of,
     deletion_asked,
+    gpus_of,
     has_ended,
     is_kept,
     lost_at,
@@ -71,6 +72,12 @@ class Observation:
     look_again_seconds: float | None = None
     """When time alone will change this observation."""
     evictions: int = 0
+    gpus: int = 0
+    """Requested by its pods together."""
+    active_since: str | None = None
+    """Since when its pods may run."""
+    paused_at: str | None = None
+    """Since when they may not, if the Job is suspended."""
     waiting: str = ""
     """What Kueue says about why it waits."""
 
@@ -80,6 +87,8 @@ def observe(job: Object, pods: Sequence[Object], *, now: datetime, workload: Obj
     pods = [pod for pod in pods if _belongs(pod, job)]
     labels, queue = job["metadata"]["labels"], job["metadata"]["labels"].get(QUEUE_LABEL, "")
     suspended = bool(job["spec"].get("suspend"))
+    # Not spec.suspend, which is set before pods are stopped or made.
+    suspension = true_condition(job, "Suspended")
     seen = Observation(
         job=name_of(job),
         uid=job["metadata"]["uid"],
@@ -93,6 +102,9 @@ def observe(job: Object, pods: Sequence[Object], *, now: datetime, workload: Obj
         priority=labels.get(PRIORITY_LABEL, ""),
         going="deletionTimestamp" in job["metadata"],
         evictions=kueue.evictions(workload),
+        gpus=gpus_of(job),
+        active_since=None if suspension else job.get("status", {}).get("startTime"),
+        paused_at=suspension["lastTransitionTime"] if suspension else None,
     )
     if seen.going:
         return seen

@@ -19,7 +19,7 @@ from sppo_operator.errors import ApiError, ForbiddenError, RefusedError, Unavail
 from sppo_operator.events import events_of
 from sppo_operator.executor import Executor
 from sppo_operator.facts import Records, timestamp
-from sppo_operator.fold import causes
+from sppo_operator.fold import causes, gpu_seconds
 from sppo_operator.observer import Observer
 from sppo_operator.passes import AGAIN_SECONDS, DRY_RUN_ATTEMPT, Pass
 from sppo_operator.progress import ProgressBoard
@@ -122,6 +122,7 @@ class Reconciler:
         return Facts(
             records=this.records,
             failures=failures,
+            gpu_seconds=Counter(this.status.get("gpuSeconds", {})) + gpu_seconds(this.recorded, this.records),
             policies=policies_of(this.status) | _policies(this.run, this.records),
             image=this.image,
             holds=self._holds(this),

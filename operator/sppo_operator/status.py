@@ -51,6 +51,8 @@ class Facts:
     records: Records
     failures: Mapping[str, int] = field(default_factory=dict)
     """Attempts that ended badly in the whole run, by CAUSES."""
+    gpu_seconds: Mapping[str, int] = field(default_factory=dict)
+    """What the attempts that ended requested in the whole run, by stage."""
     policies: Mapping[int, str] = field(default_factory=dict)
     """Folder or URI of the model that an iteration trained."""
     report: str = ""
@@ -71,6 +73,7 @@ def status_of(run: Run, facts: Facts, actions: tuple[Action, ...], old: Mapping[
         "iterations": _iterations(run, facts, actions),
         "bestIteration": best_iteration(records),
         "failures": dict(facts.failures),
+        "gpuSeconds": {stage: seconds for stage, seconds in facts.gpu_seconds.items() if seconds},
         "image": facts.image,
         "contractVersion": CONTRACT_VERSION,
         "digest": run.digest(),
@@ -172,6 +175,9 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
             "message": attempt.message[:MESSAGE_CHARACTERS],
             "image": attempt.image[:IMAGE_CHARACTERS],
             "evictions": attempt.evictions or None,
+            "gpus": attempt.gpus or None,
+            "activeSince": attempt.active_since,
+            "activeSeconds": attempt.active_seconds,
             "startTime": attempt.started,
             "finishTime": attempt.finished,
         }
@@ -205,6 +211,9 @@ def _record(stage: Mapping[str, Any]) -> Record:
             message=attempt.get("message", ""),
             image=attempt.get("image", ""),
             evictions=attempt.get("evictions", 0),
+            gpus=attempt.get("gpus", 0),
+            active_seconds=attempt.get("activeSeconds"),
+            active_since=attempt.get("activeSince"),
         )
         for attempt in stage["attempts"]
     )
