@@ -30,6 +30,8 @@ SMALLER: Mapping[str, Any] = {
     "prompts.perIteration": 32,
     "prompts.heldOut": 40,
     "training.batchSize": 2,  # as many steps as the demo
+    "generation.precision": "BFloat16",  # as on GPUs; three times as fast on CPUs with instructions for it
+    "training.precision": "BFloat16",
     "evaluation.samples": 3,
     "evaluation.against": ["Base"],
     "evaluation.parallel": False,
@@ -62,16 +64,16 @@ DEMO = Setting(name="demo", iterations=2)
 SETTINGS = (
     DEMO,
     Setting(name="beta 0.001", changes={"objective.beta": "0.001"}, iterations=2),
-    Setting(name="beta 0.5", changes={"objective.beta": "0.5"}, iterations=2),
-    Setting(name="learningRate 3e-6", changes={"training.learningRate": "3e-6"}),
     Setting(name="learningRate 3e-5", changes={"training.learningRate": "3e-5"}),
+    Setting(name="learningRate 3e-6", changes={"training.learningRate": "3e-6"}),
     Setting(name="samples 2", changes={"generation.samples": 2}),
+    Setting(name="beta 0.5", changes={"objective.beta": "0.5"}, iterations=2),
     Setting(name="samples 8", changes={"generation.samples": 8}),
     Setting(name="responses All", changes={"objective.responses": "All"}),
-    Setting(name="batchSize 8", changes={"training.batchSize": 8}),
-    Setting(name="epochs 2", changes={"training.epochs": 2}),
-    Setting(name="constant 0.8", changes={"objective.normalizer": "Constant", "objective.constant": "0.8"}),
     Setting(name="evaluation.samples 1", changes={"evaluation.samples": 1}),
+    Setting(name="batchSize 8", changes={"training.batchSize": 8}),
+    Setting(name="constant 0.8", changes={"objective.normalizer": "Constant", "objective.constant": "0.8"}),
+    Setting(name="epochs 2", changes={"training.epochs": 2}),
     Setting(name="evaluation.samples 8", changes={"evaluation.samples": 8}),
 )
 
