@@ -1,0 +1,89 @@
+"""Commands that no test machine can carry out, checked as far as their programs' own files and parsers go."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+VALUES = ROOT / "charts/sppo-operator/values.yaml"
+
+
+def check(command: str) -> None:
+    """Raises AssertionError, which says what is wrong with the command."""
+    for part in re.split(r" (?:&&|\|\|?) ", command):
+        words = shlex.split(re.sub(r"\s*[<>] *\S+", "", part))
+        while words and re.fullmatch(r"\w+=.*", words[0]):
+            words.pop(0)
+        program = Path(words[0]).name
+        assert program in PROGRAMS, f"{command}: nothing checks the form of {program}: run it, or add it to forms.py"
+        PROGRAMS[program](words[1:])
+
+
+def options(words: list[str], *names: str) -> list[str]:
+    """The values of these options, as `--name value` or `--name=value`."""
+    found = [words[index + 1] for index, word in enumerate(words[:-1]) if word in names]
+    return found + [word.partition("=")[2] for word in words if word.partition("=")[0] in names and "=" in word]
+
+
+def docker(words: list[str]) -> None:
+    assert words[0] in {"build", "push", "tag", "login", "run"}, words[0]
+    if words[0] == "build":
+        text = (ROOT / "Dockerfile").read_text("utf-8")
+        assert set(options(words, "--target")) <= set(re.findall(r"^FROM \S+ AS (\S+)", text, re.MULTILINE))
+        arguments = {argument.partition("=")[0] for argument in options(words, "--build-arg")}
+        assert arguments <= set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+
+
+def make(words: list[str]) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert {word for word in words if "=" not in word} <= targets, words
+
+
+def kind(words: list[str]) -> None:
+    assert tuple(words[:2]) in {("create", "cluster"), ("delete", "cluster"), ("load", "docker-image")}, words
+    assert all(word in {"--name", "--config"} for word in words if word.startswith("--")), words
+    assert all((ROOT / file).exists() for file in options(words, "--config")), words
+
+
+def helm(words: list[str]) -> None:
+    """Subcommand and values: every --set names one that the chart has."""
+    assert words[0] in {"install", "upgrade", "rollback", "uninstall", "pull", "show", "template", "push"}, words
+    values = yaml.safe_load(VALUES.read_text("utf-8"))
+    for setting in options(words, "--set", "--set-string"):
+        for pair in setting.split(","):
+            assert_value(values, pair.partition("=")[0])
+
+
+def assert_value(values: Any, path: str) -> None:
+    for name in path.split("."):
+        if values == {}:  # such as labels, which may have any
+            return
+        assert name in values, f"the chart has no value {path}"
+        values = values[name]
+
+
+def kubectl(words: list[str]) -> None:
+    verbs = {"apply", "get", "describe", "logs", "wait", "create", "annotate", "patch", "delete", "label", "explain"}
+    assert words[0] in verbs, words
+    assert all((ROOT / file).exists() for file in options(words, "-f", "-k") if file != "-"), words
+
+
+def git(words: list[str]) -> None:
+    assert words[0] in {"clone", "checkout", "fetch", "tag"}, words
+
+
+PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    "docker": docker,
+    "git": git,
+    "helm": helm,
+    "kind": kind,
+    "kubectl": kubectl,
+    "make": make,
+    "cd": lambda words: None,
+}
