@@ -174,11 +174,11 @@ class SimulatedOperator:
         return [f"{item['reason']} {item['message']}" for item in self.cluster.all("events")]
 
     def attempts(self) -> dict[str, str]:
-        """Of every step the outcomes of its newest attempts."""
+        """Of every step that the status details, the outcomes of its newest attempts."""
         return {
             f"{stage['stage']} {iteration['number']}": " ".join(item["outcome"] for item in stage["attempts"])
             for iteration in self.status["iterations"]
-            for stage in iteration["stages"]
+            for stage in iteration.get("stages", ())
             if "attempts" in stage
         }
 

@@ -63,11 +63,12 @@ def test_what_is_kept_is_a_copy_without_managed_fields() -> None:
 
 
 def test_what_is_kept_of_jobs_and_pods_is_what_is_read() -> None:
-    container = {"name": "stage", "image": "trainer:1", "env": [{"name": "SPPO_CONFIG", "value": "long"}]}
+    read = {"name": "stage", "image": "trainer:1", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    container = read | {"env": [{"name": "SPPO_CONFIG", "value": "long"}]}
     template = {"metadata": {"labels": {}}, "spec": {"containers": [container], "volumes": []}}
     kept = trimmed(Kind.JOB, job(1) | {"spec": {"suspend": True, "template": template}, "status": {"active": 1}})
-    images = {"spec": {"containers": [{"name": "stage", "image": "trainer:1"}]}}
-    assert (kept["spec"], kept["status"]) == ({"suspend": True, "template": images}, {"active": 1})
+    pods = {"spec": {"containers": [read]}}
+    assert (kept["spec"], kept["status"]) == ({"suspend": True, "template": pods}, {"active": 1})
     placed = {"spec": {"nodeName": "node-1", "containers": [container]}, "status": {"phase": "Running"}}
     assert trimmed(Kind.POD, job(1) | placed) == job(1) | placed | {"spec": {"nodeName": "node-1"}}
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cluster_objects import at
 from hypothesis import given
 from hypothesis import strategies as st
 from sppo_operator.decide import Attempts, Outcome, Stage, Step
-from sppo_operator.facts import Attempt, Record
-from sppo_operator.fold import causes, fold
+from sppo_operator.facts import Attempt, Record, Records
+from sppo_operator.fold import causes, fold, gpu_seconds
 from sppo_operator.observe import Observation
 from sppo_operator.result import End
 
@@ -28,7 +29,7 @@ def ended(outcome: Outcome, failures: int = 1) -> End:
     return End(outcome=outcome, exit_code=1, message=f"{outcome.value} happened", failures=failures)
 
 
-def seen(attempt: int, end: End | None = None, *, step: Step = TRAIN, evictions: int = 0) -> Observation:
+def seen(attempt: int, end: End | None = None, *, step: Step = TRAIN, evictions: int = 0, **more: Any) -> Observation:
     """An attempt that began at second 100 * attempt and took 10 s."""
     return Observation(
         job=f"demo-{step}-a{attempt}",
@@ -40,6 +41,7 @@ def seen(attempt: int, end: End | None = None, *, step: Step = TRAIN, evictions:
         end=end,
         finished=at(100 * attempt + 10) if end else "",
         evictions=evictions,
+        **more,
     )
 
 
@@ -203,6 +205,63 @@ def test_whatever_is_seen_nothing_is_lost_and_twice_is_once(
         assert numbers == sorted(set(numbers)), "attempts are numbered upwards"
         assert numbers[-1] == record.attempts.made
         assert all(one.outcome is not Outcome.RUNNING for one in record.newest[:-1]), "one attempt at a time"
+
+
+# Time at work
+
+A, B = {"active_since": at(100), "gpus": 8}, {"active_since": at(700), "gpus": 8}
+PAUSED = {"paused_at": at(160), "gpus": 8}
+STRETCHES: dict[str, tuple[list[Observation], int | None, str | None]] = {
+    "not begun": ([seen(1)], None, None),
+    "waits in its queue": ([seen(1, paused_at=at(100))], 0, None),
+    "at work": ([seen(1), seen(1, **A)], 0, at(100)),
+    "seen again": ([seen(1, **A), seen(1, **A)], 0, at(100)),
+    "stopped": ([seen(1, **A), seen(1, **PAUSED), seen(1, **PAUSED)], 60, None),
+    "on its way to be stopped": ([seen(1, **A), seen(1)], 0, at(100)),
+    "resumed": ([seen(1, **A), seen(1, **PAUSED), seen(1, **B)], 60, at(700)),
+    "resumed, and nobody saw that it was stopped": ([seen(1, **A), seen(1, **B)], 0, at(700)),
+    "ended": ([seen(1, **A), seen(1, FAIL, **A)], 10, None),
+    "begun and ended between two looks": ([seen(1, SUCCEED, **A)], 10, None),
+    "stopped, resumed and ended": ([seen(1, **A), seen(1, **PAUSED), replace(seen(1, FAIL, **B), finished=at(705))], 65, None),
+    "ended while it was stopped": ([seen(1, **A), replace(seen(1, FAIL, **PAUSED), finished=at(900))], 60, None),
+    "ended before it began, by another clock": ([replace(seen(1, FAIL, **A), finished=at(90))], 0, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("observations", "seconds", "since"), STRETCHES.values(), ids=STRETCHES)
+def test_time_at_work_is_that_in_which_pods_could_run(
+    observations: list[Observation], seconds: int | None, since: str | None
+) -> None:
+    records: Records = {TRAIN: RUNNING}
+    for one in observations:
+        records = fold(records, [one], {}, LATER)
+    [attempt] = records[TRAIN].newest
+    assert (attempt.active_seconds, attempt.active_since) == (seconds, since)
+
+
+def test_a_job_that_is_gone_was_at_work_until_that_was_seen() -> None:
+    records = fold(fold({}, [seen(1, **A)], {}, at(150)), [], {TRAIN: GONE}, at(400))
+    assert records[TRAIN].newest[0].active_seconds == 300
+    assert records[TRAIN].seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([], [seen(1, **A)], {}),
+        ([seen(1, **A)], [seen(1, FAIL, **A)], {"train": 80}),
+        ([seen(1, FAIL, **A)], [seen(1, FAIL, **A)], {}),
+        ([], [seen(1, FAIL, **A), seen(1, SUCCEED, step=SCORE, **A)], {"train": 80, "score": 80}),
+        ([seen(1, **A)], [seen(1, FAIL, **A), seen(2, FAIL, active_since=at(205), gpus=4)], {"train": 100}),
+        ([seen(1, active_since=at(100))], [seen(1, FAIL, active_since=at(100))], {}),
+    ],
+    ids=["runs", "ended", "ended long ago", "two stages", "two attempts", "without GPUs"],
+)
+def test_gpu_seconds_are_counted_when_an_attempt_ends(
+    before: list[Observation], now: list[Observation], expected: dict[str, int]
+) -> None:
+    old = fold({}, before, {}, LATER)
+    assert gpu_seconds(old, fold(old, now, {}, LATER)) == Counter(expected)
 
 
 # Failures by cause

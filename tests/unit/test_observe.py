@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cluster_objects import NOW, QUEUED_RUN, RUN, at, condition, exited, job, pod, workload
+from cluster_objects import NOW, QUEUED_RUN, RUN, at, condition, exited, job, pod, run, workload
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.jobs import job_manifest
 from sppo_operator.objects import moment, one_line
@@ -288,6 +288,48 @@ def test_a_job_says_which_attempt_it_is() -> None:
         created=at(5),
         look_again_seconds=65.0,
     )
+
+
+@pytest.mark.parametrize(
+    ("it", "active_since", "paused_at"),
+    [
+        (job(), None, None),
+        (job(startTime=at(5)), at(5), None),
+        (job(Stage.TRAIN, condition("Suspended", since=7), suspend=True, startTime=at(5)), None, at(7)),
+        (job(Stage.TRAIN, suspend=True, startTime=at(5)), at(5), None),
+        (job(Stage.TRAIN, condition("Suspended", since=7), startTime=at(5)), None, at(7)),
+        (job(Stage.TRAIN, RESUMED, startTime=at(20)), at(20), None),
+        (job(Stage.TRAIN, COMPLETE, startTime=at(5)), at(5), None),
+    ],
+    ids=["new", "at work", "stopped", "about to be stopped", "about to be resumed", "resumed", "ended"],
+)
+def test_when_pods_may_run(it: dict[str, Any], active_since: str | None, paused_at: str | None) -> None:
+    seen = observe(it, [], now=NOW)
+    assert (seen.active_since, seen.paused_at) == (active_since, paused_at)
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus"),
+    [
+        ({}, 0),
+        ({"limits": {"cpu": "8", "memory": "64Gi", "ephemeral-storage": "1Gi"}}, 0),
+        ({"limits": {"nvidia.com/gpu": "8"}}, 16),
+        ({"limits": {"nvidia.com/gpu": 4}, "requests": {"nvidia.com/gpu": 4, "cpu": 1}}, 8),
+        ({"requests": {"amd.com/gpu": "1"}}, 2),
+        ({"limits": {"nvidia.com/mig-1g.10gb": "2", "nvidia.com/gpu.shared": "1"}}, 6),
+        ({"limits": {"gpu.intel.com/i915": "1"}}, 2),
+        ({"limits": {"example.com/gpu-seats": "1", "example.com/fpga": "9", "gpus.example.com/x": "9"}}, 2),
+        ({"limits": {"nvidia.com/gpu": "1k"}}, 2000),
+        ({"limits": {"nvidia.com/gpu": "500m"}}, 0),
+        ({"limits": {"nvidia.com/gpu": "9E"}}, 1_000_000),
+        ({"limits": None, "requests": None}, 0),
+    ],
+    ids=["nothing", "none", "eight a pod", "number", "request", "parts", "intel", "names", "thousands", "no whole number", "absurd", "null"],
+)  # fmt: skip
+def test_gpus_of_both_workers_of_a_training(resources: dict[str, Any], gpus: int) -> None:
+    it = job(Stage.TRAIN, of=run(stages={"train": {"workers": 2, "template": {"resources": {}}}}))
+    it["spec"]["template"]["spec"]["containers"][0]["resources"] = resources
+    assert observe(it, [], now=NOW).gpus == gpus
 
 
 @pytest.mark.parametrize("stage", list(Stage))

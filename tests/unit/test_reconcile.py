@@ -167,6 +167,42 @@ def test_an_evicted_training_is_another_attempt_and_counts_as_an_eviction() -> N
     assert operator.status["failures"] == {"eviction": 1}
 
 
+GPU_TRAINING = {"train": {"workers": 2, "template": {"resources": {"limits": {"nvidia.com/gpu": "4"}}}}}
+
+
+def test_gpu_seconds_leave_out_the_time_in_a_queue_and_outlive_the_details() -> None:
+    operator = held_at("train", queue={"name": "team"}, stages=GPU_TRAINING)
+    cluster = operator.cluster
+    cluster.wait(100)
+    cluster.admitting = False
+    cluster.evict(operator.live_jobs()[0])
+    operator.rest()
+    [attempt, *_] = operator.status["iterations"][1]["stages"][2]["attempts"]
+    assert (attempt["gpus"], attempt["outcome"], attempt["activeSeconds"]) == (8, "Eviction", pytest.approx(100, abs=5))
+    assert operator.status["gpuSeconds"] == {"train": 8 * attempt["activeSeconds"]}
+    cluster.wait(1000)
+    cluster.admitting = True
+    cluster.script["train 1"] = []
+    operator.edit(spec={"iterations": 6})
+    operator.finish()
+    assert "stages" not in operator.status["iterations"][1]
+    # Six trainings of a few seconds more, and none of the thousand in the queue.
+    assert 8 * attempt["activeSeconds"] < operator.status["gpuSeconds"]["train"] < 8 * (attempt["activeSeconds"] + 60)
+
+
+def test_a_suspended_run_requests_no_gpus() -> None:
+    operator = held_at("generate", stages={"generate": GPU_TRAINING["train"]})
+    operator.cluster.wait(50)
+    operator.edit(spec={"suspend": True})
+    operator.rest()
+    operator.cluster.wait(5000)
+    operator.edit(spec={"suspend": False})
+    operator.steps(lambda: operator.at_work("generate"))
+    [attempt] = operator.status["iterations"][1]["stages"][0]["attempts"]
+    assert attempt["activeSeconds"] == pytest.approx(50, abs=10)
+    assert "gpuSeconds" not in operator.status, "it goes on"
+
+
 def test_a_deleted_run_is_left_to_the_garbage_collector() -> None:
     operator = held_at("generate")
     operator.cluster.remove(operator.cluster.at(operator.run), propagation="Foreground")

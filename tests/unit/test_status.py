@@ -49,6 +49,14 @@ def record(*outcomes: Outcome, message: str = "", **metrics: float) -> Record:
     return result.with_result(metrics, "abc") if outcomes[-1] is Outcome.SUCCEEDED else result
 
 
+def on_gpus(record: Record) -> Record:
+    """Every attempt on eight GPUs, at work for a minute before its pods last began."""
+    attempts = [replace(attempt, gpus=8, active_seconds=60) for attempt in record.newest]
+    if record.attempts.last is Outcome.RUNNING:
+        attempts[-1] = replace(attempts[-1], active_since=LATER)
+    return replace(record, newest=tuple(attempts))
+
+
 def evaluated(value: float) -> Record:
     return record(Outcome.SUCCEEDED, winRateBase=value, winRateBaseLow=value - 0.04, winRateBaseHigh=value + 0.04)
 
@@ -151,8 +159,23 @@ def test_what_was_recorded_comes_back() -> None:
         PREPARE: record(Outcome.FAILED, Outcome.SUCCEEDED, rows=40),
         BASE: evaluated(0.5),
         GENERATE: record(Outcome.DISRUPTED, Outcome.RUNNING),
+        TRAIN: on_gpus(record(Outcome.DISRUPTED, Outcome.RUNNING)),
     }
-    assert records_of({"status": shown(records, Wait(GENERATE))}) == records
+    assert records_of({"status": shown(records, Wait(GENERATE), gpu_seconds={"train": 80})}) == records
+
+
+def test_a_status_of_an_operator_that_counted_no_gpus_still_reads() -> None:
+    status = shown({TRAIN: on_gpus(record(Outcome.FAILED, Outcome.RUNNING))}, Wait(TRAIN))
+    for attempt in status["iterations"][1]["stages"][2]["attempts"]:
+        for field in ("gpus", "activeSince", "activeSeconds"):
+            attempt.pop(field, None)
+    assert records_of({"status": status}) == {TRAIN: record(Outcome.FAILED, Outcome.RUNNING)}
+
+
+def test_without_gpus_the_status_says_nothing_of_them() -> None:
+    status = shown({PREPARE: record(Outcome.SUCCEEDED)}, Finish(), gpu_seconds={"prepare": 0})
+    assert "gpuSeconds" not in status
+    assert "gpus" not in json.dumps(status)
 
 
 def test_of_many_attempts_the_newest_are_kept() -> None:
@@ -168,13 +191,14 @@ def test_the_longest_run_fits_and_no_step_is_forgotten() -> None:
     figures = {f"figure{index:02d}": 1.234567891e-100 for index in range(40)}
     records = {
         step: replace(
-            record(*[Outcome.FAILED] * 3, Outcome.SUCCEEDED, message=long, **figures), content_digest="a" * 64
+            on_gpus(record(*[Outcome.FAILED] * 3, Outcome.SUCCEEDED, message=long, **figures)), content_digest="a" * 64
         )
         for step in schedule(100)
     }
     records |= {Step(number, Stage.EVALUATE): evaluated(0.5) for number in range(101)}
     policies = {number: f"/workspace/lab/demo/i{number}/train/a-0123456789ab/model" for number in range(1, 101)}
-    status = shown(records, Finish(), policies=policies)
+    gpu_seconds = {stage.value: 2**40 for stage in Stage}
+    status = shown(records, Finish(), policies=policies, gpu_seconds=gpu_seconds)
     assert len(json.dumps(status, ensure_ascii=False).encode()) < 256 * 1024
     back = records_of({"status": status})
     assert set(back) == set(records)
