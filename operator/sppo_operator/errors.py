@@ -72,6 +72,7 @@ class ApiError(SPPOError):
 
     def __init__(self, message: str, *, call: str = "", status: int = 0, reason: str = "") -> None:
         super().__init__(f"{call}: {message}" if call else message)
+        self.call = call
         self.message = message
         self.status = status
         self.reason = reason

@@ -44,6 +44,21 @@ POD_FIELDS = (
 )
 """Fields of a stage's template that go into the pod as they are."""
 
+POD_SECURITY: Final = {
+    "runAsNonRoot": True,
+    "runAsUser": USER_ID,
+    "runAsGroup": USER_ID,
+    "fsGroup": USER_ID,
+    "fsGroupChangePolicy": "OnRootMismatch",  # or every start would walk through all models
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Final = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Both together are what Pod Security calls restricted."""
+
 Manifest = dict[str, Any]
 
 
@@ -55,7 +70,7 @@ def job_manifest(run: Run, uid: str, step: Step, attempt: int, *, image: str, re
     """
     workers = run.workers(step.stage)
     labels = _labels(run, step.stage) | {ITERATION_LABEL: str(step.iteration), ATTEMPT_LABEL: str(attempt)}
-    template = _template(run, step.stage)
+    template = template_of(run, step.stage)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -132,7 +147,7 @@ def _settings(run: Run, stage: Stage) -> Mapping[str, Any]:
     return settings
 
 
-def _template(run: Run, stage: Stage) -> Mapping[str, Any]:
+def template_of(run: Run, stage: Stage) -> Mapping[str, Any]:
     template: Mapping[str, Any] = _settings(run, stage).get("template", {})
     return template
 
@@ -167,20 +182,13 @@ def _deadline(run: Run, stage: Stage) -> dict[str, int]:
 
 
 def _pod(run: Run, step: Step, attempt: int, image: str) -> Manifest:
-    template = _template(run, step.stage)
+    template = template_of(run, step.stage)
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # they are environment variables, and a namespace may have thousands of Services
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",  # or every start would walk through all models
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [_container(run, step, attempt, image)],
         "volumes": [*_volumes(run), *template.get("volumes", [])],
     }
@@ -190,7 +198,7 @@ def _pod(run: Run, step: Step, attempt: int, image: str) -> Manifest:
 
 
 def _container(run: Run, step: Step, attempt: int, image: str) -> Manifest:
-    template = _template(run, step.stage)
+    template = template_of(run, step.stage)
     mounts = {
         WORKSPACE_VOLUME: WORKSPACE,
         TEMPORARY_VOLUME: "/tmp",  # noqa: S108 - an emptyDir of the pod's own
@@ -208,23 +216,24 @@ def _container(run: Run, step: Step, attempt: int, image: str) -> Manifest:
             *template.get("volumeMounts", []),
         ],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": CONTAINER_SECURITY,
     }
 
 
-def _volumes(run: Run) -> list[Manifest]:
+def workspace_volume(run: Run) -> Manifest:
+    """Raises UserError if the workspace is no claim."""
     workspace = run.spec["workspace"]
     if "claimName" not in workspace:
         raise UserError(
             f"spec.workspace.uri is {workspace['uri']}, and stages need a mounted folder: create the run anew with "
             "spec.workspace.claimName"
         )
+    return {"name": WORKSPACE_VOLUME, "persistentVolumeClaim": {"claimName": workspace["claimName"]}}
+
+
+def _volumes(run: Run) -> list[Manifest]:
     return [
-        {"name": WORKSPACE_VOLUME, "persistentVolumeClaim": {"claimName": workspace["claimName"]}},
+        workspace_volume(run),
         {"name": TEMPORARY_VOLUME, "emptyDir": {}},
         {"name": HOME_VOLUME, "emptyDir": {}},
         {"name": MEMORY_VOLUME, "emptyDir": {"medium": "Memory"}},
@@ -233,7 +242,7 @@ def _volumes(run: Run) -> list[Manifest]:
 
 def _environment(run: Run, step: Step, attempt: int) -> list[Manifest]:
     """Ours first, so that the template's may refer to them; one of the template replaces ours of the same name."""
-    theirs = _template(run, step.stage).get("env", [])
+    theirs = template_of(run, step.stage).get("env", [])
     replaced = {variable["name"] for variable in theirs}
     ours = [*_plain_variables(run, step, attempt), *_secret_variables(run, step.stage)]
     return [*(variable for variable in ours if variable["name"] not in replaced), *theirs]

@@ -1,194 +1,194 @@
-"""The report of a run: one HTML file with its curves, answers, configuration and digests, readable anywhere."""
+"""The report of a run: one HTML file with its verdict, curves, answers and configuration, readable anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from sppo_operator import __version__
-from sppo_operator.charts import Series, line_chart
-from sppo_operator.decide import Stage, Step
-from sppo_operator.facts import Record, Records, best_iteration, in_order, win_rate
+from sppo_operator import figures, reproduce, times
+from sppo_operator.answers import answers
+from sppo_operator.decide import Outcome, Stage, Step, schedule
+from sppo_operator.facts import Attempt, Record, best_iteration, seconds_between, timestamp, win_rate
+from sppo_operator.markup import section, text
 from sppo_operator.report_style import STYLE
-from sppo_operator.results import Results
+from sppo_operator.results import Curves, Made, Material
 from sppo_operator.status import records_of
 from sppo_operator.store import replace_file
-from sppo_operator.tables import figure, seconds
+from sppo_operator.summary import duration
+from sppo_operator.verdict import Remark, Tone, interval, percent, verdict
 
-SHOWN_SAMPLES = 12
-WIN_RATE_CURVES = {
-    "winRateBase": "against the base",
-    "winRatePrevious": "against the previous policy",
-    "secondWinRateBase": "against the base, second oracle",
-}
+# Even if something slipped through the escaping: nothing runs, nothing is loaded, nothing is sent.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+MARKS = {Tone.GOOD: "✓", Tone.BAD: "✗", Tone.UNSURE: "•"}
 
 
-def write_report(path: Path, resource: Mapping[str, Any], results: Results) -> None:
-    replace_file(path, report(resource, results))
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """All that is known of a run: its status, and what the workspace adds to it."""
+
+    resource: Mapping[str, Any]
+    records: Mapping[Step, Record]
+    made: Mapping[Step, Made]
+    curves: Mapping[int, Curves]
+    material: Material
+    now: str
+
+    @classmethod
+    def of(cls, resource: Mapping[str, Any], material: Material, now: str) -> Story:
+        records = records_of(resource)
+        made = {step: found for step in schedule(_newest(records)) if (found := material.made(step))}
+        completed = {step: _completed(record, made.get(step)) for step, record in records.items()}
+        trained = [step.iteration for step in made if step.stage is Stage.TRAIN]
+        curves = {number: curves for number in trained if (curves := material.curves(number))}
+        return cls(resource=resource, records=completed, made=made, curves=curves, material=material, now=now)
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        status: Mapping[str, Any] = self.resource.get("status", {})
+        return status
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted({step.iteration for step in self.records})
 
 
-def report(resource: Mapping[str, Any], results: Results) -> str:
+def write_report(path: Path, resource: Mapping[str, Any], material: Material) -> None:
+    replace_file(path, report(resource, material, timestamp(datetime.now(UTC))))
+
+
+def report(resource: Mapping[str, Any], material: Material, now: str) -> str:
     """The whole page; sections without data are left out."""
-    records = records_of(resource)
-    numbers = sorted({step.iteration for step in records})
-    name = f"{resource['metadata'].get('namespace', 'default')}/{resource['metadata']['name']}"
-    sections = [
-        _headline(resource, records),
-        _section("Held-out results", _results_table(records, numbers), _win_rate_chart(records, numbers)),
-        _section("Training", *_training_charts(results, numbers)),
-        _section("Lengths", _lengths_chart(records, numbers)),
-        _section("Seconds per stage", _seconds_table(records, numbers)),
-        _section("Answers before and after", _samples(records, results)),
-        _section("Configuration", _configuration(resource)),
-        _section("Digests and versions", _digests_table(records), _versions(resource, results)),
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{STYLE}</style></head><body><main><h1>{escape(name)}</h1>"
-        f"{''.join(sections)}</main></body></html>\n"
-    )
-
-
-def _headline(resource: Mapping[str, Any], records: Records) -> str:
-    status = resource.get("status", {})
-    best = best_iteration(records)
-    rate = win_rate(records, best) if best is not None else None
-    figures = (
-        f"Iteration {best} wins <b>{rate}</b> of its comparisons with the base model" if rate else "Not evaluated yet"
-    )
-    degraded = [
-        condition["message"]
-        for condition in status.get("conditions", ())
-        if (condition["type"], condition["status"]) in {("Degraded", "True"), ("Succeeded", "False")}
-    ]
-    warnings = "".join(f'<p class="warning">{escape(message)}</p>' for message in degraded)
-    return f'<p class="headline">{figures} <small>({escape(status.get("phase", ""))})</small></p>{warnings}'
-
-
-def _results_table(records: Records, numbers: Sequence[int]) -> str:
-    titles = ("iteration", "win rate vs base", "vs previous", "pass rate", "tokens", "distinct", "KL", "loss/η²")
-    rows = []
-    for number in numbers:
-        evaluated = records.get(Step(number, Stage.EVALUATE), Record())
-        trained = records.get(Step(number, Stage.TRAIN), Record())
-        metrics = ("passRate", "meanTokens", "distinctShare", "klPerResponse")
-        rows.append(
-            (
-                "base" if number == 0 else str(number),
-                str(win_rate(records, number) or ""),
-                str(win_rate(records, number, "winRatePrevious") or "") if number > 1 else "",
-                *(figure(evaluated.number(metric)) for metric in metrics),
-                figure(trained.number("lossOverEta2")),
-            )
-        )
-    return _table(titles, rows)
-
-
-def _win_rate_chart(records: Records, numbers: Sequence[int]) -> str:
-    series = []
-    for metric, name in WIN_RATE_CURVES.items():
-        rates = [(number, rate) for number in numbers if (rate := win_rate(records, number, metric))]
-        if not rates:
-            continue
-        series.append(
-            Series(
-                name=name,
-                points=[(number, rate.value) for number, rate in rates],
-                intervals=[(rate.low, rate.high) for _, rate in rates],
-            )
-        )
-    return line_chart("Win rate with 95 % interval", "iteration", series, reference=0.5)
-
-
-def _training_charts(results: Results, numbers: Sequence[int]) -> list[str]:
-    curves = [results.curves(number) for number in numbers if number > 0]
-    return [
-        line_chart(title, "step, all iterations in a row", _in_a_row(curves, names), reference=reference)
-        for title, names, reference in (
-            ("Loss / η²", {"lossOverEta2": "loss"}, None),
-            ("Mean log-ratio to the previous policy, nats", {"logRatioBest": "best", "logRatioWorst": "worst"}, 0.0),
-            ("Gradient norm before clipping", {"gradNorm": "norm"}, None),
-            ("Learning rate", {"learningRate": "rate"}, None),
-        )
-    ]
-
-
-def _in_a_row(curves: Sequence[Mapping[str, Sequence[float | None]]], names: Mapping[str, str]) -> list[Series]:
-    """One series per curve and iteration; an iteration's steps follow those of the one before."""
-    series, first = [], 1
-    for curve in curves:
-        for key, name in names.items():
-            points = [(step, value) for step, value in enumerate(curve.get(key, ()), first) if value is not None]
-            series.append(Series(name=name, points=points))
-        first += max(map(len, curve.values()), default=0)
-    return series
-
-
-def _lengths_chart(records: Records, numbers: Sequence[int]) -> str:
-    series = []
-    for stage, name in ((Stage.GENERATE, "training samples"), (Stage.EVALUATE, "held-out answers")):
-        points = [
-            (float(number), tokens)
-            for number in numbers
-            if (tokens := records.get(Step(number, stage), Record()).number("meanTokens")) is not None
-        ]
-        series.append(Series(name=name, points=points))
-    return line_chart("Mean tokens per response", "iteration", series)
-
-
-def _seconds_table(records: Records, numbers: Sequence[int]) -> str:
-    rows = [(str(number), *(seconds(records.get(Step(number, stage))) for stage in Stage)) for number in numbers]
-    return _table(("iteration", *(stage.value for stage in Stage)), rows)
-
-
-def _samples(records: Records, results: Results) -> str:
-    best = best_iteration(records)
-    rows = results.samples(best)[:SHOWN_SAMPLES] if best is not None else []
-    parts = []
-    for row in rows:
-        before, after = (
-            f"<p><small>{when}{_score(row.get(score))}</small><br>{escape(row[text])}</p>"
-            for when, score, text in (("before", "scoreBefore", "before"), ("after", "scoreAfter", "after"))
-        )
-        parts.append(f'<article><h3>{escape(row["prompt"])}</h3><div class="answers">{before}{after}</div></article>')
-    return "".join(parts)
-
-
-def _score(score: float | None) -> str:
-    return "" if score is None else f", score {score:.2f}"
-
-
-def _configuration(resource: Mapping[str, Any]) -> str:
-    return f"<pre>{escape(yaml.safe_dump(dict(resource['spec']), sort_keys=False, allow_unicode=True))}</pre>"
-
-
-def _digests_table(records: Records) -> str:
-    digests = {step: records[step].content_digest for step in in_order(records)}
-    rows = [(str(step), digest) for step, digest in digests.items() if digest]
-    return _table(("stage", "content digest"), rows)
-
-
-def _versions(resource: Mapping[str, Any], results: Results) -> str:
-    facts = {"run digest": resource.get("status", {}).get("digest", ""), "sppo-operator": __version__}
-    facts |= {
-        f"trainer: {key}": str(value) for key, value in results.versions().items() if key not in ("started", "seconds")
+    story = Story.of(resource, material, now)
+    records, numbers, status = story.records, story.numbers, story.status
+    sections = {
+        "Results": figures.results(records, numbers),
+        "Training": figures.training(records, story.curves),
+        "Health of the policy": figures.health(records, numbers),
+        "Answers before and after": _answers(story),
+        "Time": times.times(records, numbers, status, now),
+        "Failures and retries": times.failures(records, status),
+        "Reproduce": reproduce.reproduce(
+            resource, records, {step: made.provenance for step, made in story.made.items()}
+        ),
     }
-    return _table(("version", ""), facts.items())
-
-
-def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    there = {title.split(maxsplit=1)[0].lower(): title for title, body in sections.items() if body}
+    links = "".join(f'<a href="#{identifier}">{text(title)}</a>' for identifier, title in there.items())
+    body = "".join(section(title.split(maxsplit=1)[0].lower(), title, body) for title, body in sections.items())
+    metadata = resource["metadata"]
+    name = f"{metadata.get('namespace', 'default')}/{metadata['name']}"
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>' if body else ""
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>SPPO run {text(name)}</title><style>{STYLE}</style></head>\n<body><main>{_header(story, name)}"
+        f'{_cards(story)}<nav aria-label="Sections">{links}</nav>{body}</main></body></html>\n'
     )
 
 
-def _section(title: str, *parts: str) -> str:
-    body = "".join(parts)
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+def _completed(record: Record, made: Made | None) -> Record:
+    """The record with what the status no longer holds of an older iteration, from the artifact of the step."""
+    if made is None:
+        return record
+    known = Record().with_result(made.metrics, made.content_digest)
+    digest = record.content_digest or known.content_digest
+    completed = replace(record, metrics={**known.metrics, **record.metrics}, content_digest=digest)
+    started, seconds = made.provenance.get("started"), made.provenance.get("seconds")
+    if record.newest or not (isinstance(started, int | float) and isinstance(seconds, int | float)):
+        return completed
+    start, end = (timestamp(datetime.fromtimestamp(at, UTC)) for at in (started, started + seconds))
+    attempt = Attempt(number=record.attempts.made, outcome=Outcome.SUCCEEDED, started=start, finished=end)
+    return replace(completed, newest=(attempt,), first_started=start)
+
+
+def _newest(records: Mapping[Step, Record]) -> int:
+    return max((step.iteration for step in records), default=0)
+
+
+def _header(story: Story, name: str) -> str:
+    judged = verdict(story.resource, story.records)
+    missing = [Remark(tone=Tone.UNSURE, title="Not in this report", sentence=why) for why in story.material.missing]
+    remarks = "".join(
+        f'<li class="{remark.tone}"><span aria-hidden="true">{MARKS[remark.tone]}</span> <b>{text(remark.title)}.</b> '
+        f"{text(remark.sentence)}</li>"
+        for remark in (*judged.remarks, *missing)
+    )
+    evidence = f": {judged.evidence}." if judged.evidence else "."
+    phase = text(story.status.get("phase", "Waiting"))
+    return (
+        f'<header><p class="kind">SPPO run</p><h1>{text(name)} <span class="phase {_phase_tone(story)}">{phase}</span>'
+        f'</h1><p class="verdict"><b class="{judged.tone}">{text(judged.claim)}</b>{text(evidence)}</p>'
+        f'<p class="about">{text(_about(story))}</p>{f"<ul>{remarks}</ul>" if remarks else ""}</header>'
+    )
+
+
+def _phase_tone(story: Story) -> Tone:
+    return {"Succeeded": Tone.GOOD, "Failed": Tone.BAD}.get(story.status.get("phase", ""), Tone.UNSURE)
+
+
+def _about(story: Story) -> str:
+    """What the run does, in a line."""
+    spec = story.resource["spec"]
+    started, finished = (story.status.get(key, "") for key in ("startTime", "finishTime"))
+    when = f", started {started}" if started else ""
+    when += f", ended {finished}" if finished else f", as of {story.now}" if started else ""
+    return (
+        f"{spec['model']['source']}, {spec['iterations']} iterations of {spec['prompts']['perIteration']} prompts from "
+        f"{spec['prompts']['source']}, judged by {spec['preference']['kind']}, beta {spec['objective']['beta']}{when}"
+    )
+
+
+def _cards(story: Story) -> str:
+    """The key figures, each with what it is compared with."""
+    records, status = story.records, story.status
+    best = best_iteration(records)
+    base, evaluated = (records.get(Step(number, Stage.EVALUATE), Record()) for number in (0, best or 0))
+    cards: list[tuple[str, str, str]] = []
+    if best is not None and (rate := win_rate(records, best)):
+        cards.append(("Win rate vs base", percent(rate.value), f"iteration {best}, {interval(rate)}"))
+        cards += _compared(base, evaluated)
+    if wall := _wall_seconds(story):
+        cards.append(
+            ("Wall clock", duration(wall), f"iteration {_newest(records)} of {story.resource['spec']['iterations']}")
+        )
+    if gpus := times.gpu_seconds(status):
+        cards.append(("GPU time", duration(gpus), f"{gpus:,} GPU-seconds requested"))
+    failed = sum(status.get("failures", {}).values())
+    attempts = sum(record.attempts.made for record in records.values())
+    if attempts:
+        cards.append(("Failures", str(failed), f"in {attempts} attempts of {len(records)} stages"))
+    shown = "".join(
+        f"<div><dt>{text(title)}</dt><dd><b>{text(value)}</b> {text(note)}</dd></div>" for title, value, note in cards
+    )
+    return f'<dl class="cards">{shown}</dl>' if shown else ""
+
+
+def _compared(base: Record, evaluated: Record) -> list[tuple[str, str, str]]:
+    cards = []
+    for metric, title, shown in (
+        ("passRate", "Pass rate", percent),
+        ("meanTokens", "Tokens per answer", lambda value: f"{value:.3g}"),
+    ):
+        before, after = base.number(metric), evaluated.number(metric)
+        if after is not None:
+            cards.append((title, shown(after), "" if before is None else f"base {shown(before)}"))
+    if (kl := evaluated.number("klPerResponse")) is not None:
+        cards.append(("KL from the base", f"{kl:.3g}", "nats per response"))
+    return cards
+
+
+def _wall_seconds(story: Story) -> float:
+    started = story.status.get("startTime")
+    return seconds_between(started, story.status.get("finishTime") or story.now) if started else 0.0
+
+
+def _answers(story: Story) -> str:
+    best = best_iteration(story.records)
+    if best is None:
+        return ""
+    against = story.resource["spec"]["evaluation"]["against"]
+    held_out = story.records.get(Step(0, Stage.PREPARE), Record()).number("heldOut")
+    before = "base" if "Base" in against else f"iteration {best - 1}"
+    return answers(story.material.samples(best), before=before, after=f"iteration {best}", held_out=held_out)

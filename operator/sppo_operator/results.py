@@ -4,13 +4,45 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sppo_operator.decide import Stage, Step
 from sppo_operator.errors import DamagedError
 from sppo_operator.spec import Run
+
+Curves = Mapping[str, Sequence[float | None]]
+Sample = Mapping[str, Any]
+Shaped = TypeVar("Shaped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a finished step's artifact says about itself."""
+
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    content_digest: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Of the attempt that made it: host, versions, when it started and how many seconds it took."""
+
+
+class Material(Protocol):
+    """What a report shows beyond the run's status."""
+
+    @property
+    def missing(self) -> Sequence[str]:
+        """What cannot be shown and why, in sentences for the user."""
+
+    def curves(self, iteration: int) -> Curves:
+        """Training's figures per optimizer step, None where one was not finite; empty before it has finished."""
+
+    def samples(self, iteration: int) -> Sequence[Sample]:
+        """Held-out prompts with the answers before and after, empty before the evaluation."""
+
+    def made(self, step: Step) -> Made | None:
+        """None before the step has finished."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +50,7 @@ class Results:
     """The folder of one run, `DIR/<namespace>/<name>`. Every method raises DamagedError at a file that is not whole."""
 
     folder: Path
+    missing: Sequence[str] = ()
 
     @classmethod
     def of(cls, run: Run, workspace: Path) -> Results:
@@ -31,34 +64,28 @@ class Results:
         """Whether the step's artifact is there."""
         return (self._stage(step) / "manifest.json").exists()
 
-    def curves(self, iteration: int) -> dict[str, list[float | None]]:
-        """Training's figures per optimizer step, None where one was not finite; empty before it has finished."""
+    def curves(self, iteration: int) -> Curves:
         path = self._path(Step(iteration, Stage.TRAIN), "curves.json")
-        curves = {} if path is None else _read(path)
-        if not (isinstance(curves, dict) and all(map(_is_curve, curves.values()))):
-            raise _damaged(path, "no lists of numbers")
-        return curves
+        return {} if path is None else _shaped(curves_in(_read(path)), path, "no lists of numbers")
 
-    def samples(self, iteration: int) -> list[dict[str, Any]]:
-        """Held-out prompts with the base's and this iteration's answer, empty before the evaluation."""
+    def samples(self, iteration: int) -> Sequence[Sample]:
         path = self._path(Step(iteration, Stage.EVALUATE), "samples.json")
-        samples = [] if path is None else _read(path)
-        if not (isinstance(samples, list) and all(map(_is_sample, samples))):
-            raise _damaged(path, "no list of answers")
-        return samples
+        return [] if path is None else _shaped(samples_in(_read(path)), path, "no list of answers")
+
+    def made(self, step: Step) -> Made | None:
+        path = self._stage(step) / "manifest.json"
+        if not path.exists():
+            return None
+        # A late attempt may have left its folder beside the one that counts, and a stage of chunks has no files.
+        notes = sorted(path.parent.glob("a-*/provenance.json"))
+        provenance = _shaped(object_in(_read(notes[0])), notes[0], "no object") if notes else {}
+        manifest = _shaped(object_in(_read(path)), path, "no object")
+        return _shaped(made_in({**manifest, "provenance": provenance}), path, "no digest and figures")
 
     def policy(self, iteration: int) -> str | None:
         """The model folder that the iteration trained."""
         path = self._path(Step(iteration, Stage.TRAIN), "model/config.json")
         return None if path is None else str(path.parent)
-
-    def versions(self) -> dict[str, Any]:
-        """What prepare ran on: versions, host, threads."""
-        path = next(iter(sorted(self._stage(Step(0, Stage.PREPARE)).glob("a-*/provenance.json"))), None)
-        provenance = {} if path is None else _read(path)
-        if not isinstance(provenance, dict):
-            raise _damaged(path, "no object")
-        return provenance
 
     def _path(self, step: Step, name: str) -> Path | None:
         manifest = self._stage(step) / "manifest.json"
@@ -72,27 +99,65 @@ class Results:
         return paths[0] if paths else None
 
     def _stage(self, step: Step) -> Path:
-        stage = step.stage.value
-        return self.folder / (stage if step.stage is Stage.PREPARE else f"i{step.iteration}/{stage}")
+        return self.folder / folder_of(step)
+
+
+def folder_of(step: Step) -> str:
+    """Where a step's artifact lies, relative to the run's folder."""
+    return step.stage.value if step.stage is Stage.PREPARE else f"i{step.iteration}/{step.stage.value}"
+
+
+def curves_in(data: Any) -> Curves | None:
+    """Checked curves, None if it is something else; so are the three below."""
+    is_whole = isinstance(data, dict) and all(
+        isinstance(values, list) and all(value is None or _is_number(value) for value in values)
+        for values in data.values()
+    )
+    return data if is_whole else None
+
+
+def samples_in(data: Any) -> list[Sample] | None:
+    return data if isinstance(data, list) and all(map(_is_sample, data)) else None
+
+
+def object_in(data: Any) -> dict[str, Any] | None:
+    return data if isinstance(data, dict) else None
+
+
+def made_in(data: Any) -> Made | None:
+    if not isinstance(data, dict):
+        return None
+    metrics, digest, provenance = (data.get(key) for key in ("result", "contentDigest", "provenance"))
+    if not (isinstance(metrics, dict) and isinstance(digest, str) and isinstance(provenance, dict)):
+        return None
+    figures = {name: value for name, value in metrics.items() if isinstance(value, str) or _is_number(value)}
+    return Made(metrics=figures, content_digest=digest, provenance=provenance)
+
+
+def read_json(text: str) -> Any:
+    """Raises ValueError or RecursionError; None stands for NaN and the infinities."""
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)  # NaN and the infinities
+        return read_json(path.read_text("utf-8"))
     except OSError as error:
         raise _damaged(path, str(error.strerror)) from error
     except (ValueError, RecursionError) as error:
         raise _damaged(path, "no whole JSON") from error
 
 
-def _damaged(path: Path | None, why: str) -> DamagedError:
+def _shaped(found: Shaped | None, path: Path, why: str) -> Shaped:
+    if found is None:
+        raise _damaged(path, why)
+    return found
+
+
+def _damaged(path: Path, why: str) -> DamagedError:
     return DamagedError(
         f"{path} is damaged ({why}): restore it, or remove the folder of its stage and DIR/run.yaml and run again"
     )
-
-
-def _is_curve(values: Any) -> bool:
-    return isinstance(values, list) and all(value is None or _is_number(value) for value in values)
 
 
 def _is_number(value: Any) -> bool:
@@ -103,5 +168,7 @@ def _is_sample(row: Any) -> bool:
     return (
         isinstance(row, dict)
         and all(isinstance(row.get(key), str) for key in ("prompt", "before", "after"))
-        and all(row.get(key) is None or _is_number(row[key]) for key in ("scoreBefore", "scoreAfter"))
+        and all(
+            row.get(key) is None or _is_number(row[key]) for key in ("scoreBefore", "scoreAfter", "winRate", "rank")
+        )
     )

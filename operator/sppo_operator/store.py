@@ -20,8 +20,8 @@ from sppo_operator.errors import BusyError, DamagedError, MissingError, StorageE
 from sppo_operator.metadata import misfit
 from sppo_operator.schema import schema_causes, spporun_schema
 from sppo_operator.status import records_of
+from sppo_operator.target import RUN_FILE
 
-RUN_FILE = "run.yaml"
 LOCK_FILE = ".sppo.lock"
 KEPT_METADATA = {"name", "namespace", "generation", "creationTimestamp"}
 """What every file that `sppo run` wrote has, and few manifests that a user put in its place."""
@@ -56,7 +56,7 @@ class RunFile:
 
     def write(self, resource: Mapping[str, Any]) -> bool:
         """Record the resource; False if the file says so already."""
-        text = yaml.dump(resource, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+        text = yaml_of(resource)
         if text == self._text:
             return False
         replace_file(self.path, text)
@@ -87,6 +87,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def holder(folder: Path) -> int | None:
+    """The process of the command that runs in the folder; None if none does. Takes no lock that might disturb it."""
+    lock = folder / LOCK_FILE
+    try:
+        inode, process = lock.stat().st_ino, lock.read_text("utf-8").strip()
+    except OSError:
+        return None
+    for line in Path("/proc/locks").read_text("utf-8").splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode) and process.isdecimal():
+            return int(process)
+    return None
+
+
 def _is_whole(resource: Any) -> bool:
     """Whether it is a run as recorded; raises ValueError, KeyError or TypeError where the schema does not look."""
     if not isinstance(resource, dict) or any(schema_causes(resource, spporun_schema())):
@@ -99,6 +113,10 @@ def _is_whole(resource: Any) -> bool:
 
 def _damaged(path: Path) -> DamagedError:
     return DamagedError(f"{path} is damaged: restore it, or remove it to start over from the finished pieces beside it")
+
+
+def yaml_of(resource: Mapping[str, Any]) -> str:
+    return str(yaml.dump(resource, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -71,10 +71,11 @@ def _troubles(job: Object, pods: Sequence[Object]) -> Iterator[Trouble]:
     stage = job["metadata"]["labels"][STAGE_LABEL]
     for pod in pods:
         if phase_of(pod) == "Pending" and "deletionTimestamp" not in pod["metadata"]:
-            yield from _troubles_of(pod, stage)
+            yield from troubles_of(pod, stage)
 
 
-def _troubles_of(pod: Object, stage: str) -> Iterator[Trouble]:
+def troubles_of(pod: Object, stage: str) -> Iterator[Trouble]:
+    """What keeps a pod that is Pending from starting; `stage` has the template that it was made from."""
     found, created = conditions_of(pod), pod["metadata"]["creationTimestamp"]
     scheduled = true_condition(pod, "PodScheduled")
     if scheduled is None:

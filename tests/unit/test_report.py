@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from sppo_operator.decide import Finish, Outcome, Stage, Step
+from sppo_operator.decide import Outcome, Stage, Step, Wait
 from sppo_operator.facts import Record
-from sppo_operator.report import report
-from sppo_operator.results import Results
-from sppo_operator.spec import Run
-from sppo_operator.status import Facts, status_of
+from sppo_operator.report import report, write_report
+from sppo_operator.reproduce import manifest
+from sppo_operator.results import Made
 from sppo_operator.tables import printable
-from sppo_operator.validation import admit
+from sppo_operator.validation import admit, parse_manifest
+from told import HOSTILE, NOW, RESOURCE, Told, at, done, evaluated, full, full_curves, full_records, resource
 
-NOW, LATER = "2026-01-31T12:00:00Z", "2026-01-31T12:01:40Z"
-HOSTILE = "</td><script>alert(1)</script>\x1b[2J"
-RESOURCE = admit(
-    yaml.safe_load("""
-apiVersion: sppo.dev/v1alpha1
-kind: SPPORun
-metadata: {name: demo, namespace: lab}
-spec:
-  model: {source: models/base, systemPrompt: "</pre><script>alert(2)</script>"}
-  prompts: {source: prompts.jsonl, perIteration: 10, heldOut: 8}
-  preference: {kind: Verifier, verifier: {rules: [{kind: Finished}]}}
-  objective: {beta: '0.05'}
-  training: {learningRate: '0.000005'}
-  workspace: {claimName: models}
-""")
-)
-VOID = {"meta", "line", "polyline", "circle", "br"}
+VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
@@ -44,12 +29,17 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.text: list[str] = []
         self.active: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in {"script", "link", "iframe", "img"} or {name for name, _ in attrs} & {"src", "href", "onload"}:
+        names = {name for name, _ in attrs}
+        if tag in {"script", "link", "iframe", "img"} or "src" in names or any(name[:2] == "on" for name in names):
             self.active.append(tag)
+        self.links += [value or "" for name, value in attrs if name == "href"]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -60,59 +50,139 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.text.append(data)
 
-
-def done(**metrics: float) -> Record:
-    return Record().started(NOW).ended(Outcome.SUCCEEDED, LATER).with_result(metrics, "d" * 64)
-
-
-def rates(value: float) -> dict[str, float]:
-    return {"winRateBase": value, "winRateBaseLow": value - 0.04, "winRateBaseHigh": value + 0.04, "meanTokens": 9.5}
+    def __contains__(self, words: str) -> bool:
+        return words in " ".join(" ".join(self.text).replace("\N{NO-BREAK SPACE}", " ").split())
 
 
-def publish(folder: Path, name: str, data: Any) -> None:
-    (folder / "a-1").mkdir(parents=True)
-    (folder / "a-1" / name).write_text(json.dumps(data))
-    (folder / "manifest.json").write_text(json.dumps({"files": [{"name": name, "path": f"a-1/{name}"}]}))
-
-
-def page(workspace: Path, records: dict[Step, Record]) -> tuple[str, Page]:
-    run = Run.of(RESOURCE)
-    status = status_of(run, Facts(records=records), (Finish(),), {}, NOW)
-    text = report(RESOURCE | {"status": status}, Results.of(run, workspace))
+def page(of: dict[str, Any], told: Told) -> tuple[str, Page]:
+    text = report(of, told, NOW)
     return text, Page(text)
 
 
-def test_a_finished_run(tmp_path: Path) -> None:
-    folder = tmp_path / "lab/demo"
-    for number in (1, 2):
-        curves = {"step": [1, 2], "lossOverEta2": [0.04, None], "logRatioBest": [0, 1], "logRatioWorst": [0, -1]}
-        publish(folder / f"i{number}/train", "curves.json", curves)
-    sample = {"prompt": HOSTILE, "before": HOSTILE, "after": HOSTILE, "scoreBefore": 0.25, "scoreAfter": None}
-    publish(folder / "i2/evaluate", "samples.json", [sample])
-    records = {
-        Step(0, Stage.PREPARE): done(rows=40),
-        Step(0, Stage.EVALUATE): done(**rates(0.5)),
-        Step(1, Stage.TRAIN): done(lossOverEta2=0.03),
-        Step(1, Stage.EVALUATE): done(**rates(0.6)),
-        Step(2, Stage.TRAIN): done(lossOverEta2=0.02),
-        Step(2, Stage.EVALUATE): done(**rates(0.7)),
-    }
-    text, read = page(tmp_path, records)
+def test_a_finished_run_has_everything() -> None:
+    text, read = page(*full())
     assert read.active == []
-    assert "Iteration 2 wins " in read.text
-    assert "0.70 [0.66, 0.74]" in read.text
-    assert HOSTILE in read.text, "what the model wrote is shown as text"
-    assert read.text.count("d" * 64) == len(records)
-    assert [cell for cell in read.text if cell == "100"][:2] == ["100"] * 2, "seconds per stage"
-    assert text.count("<figure>") == 4, "win rate, loss, log-ratios, lengths; no gradient norms were recorded"
-    assert text.count('class="key') == 2, "best and worst, once for both iterations"
-    assert "prefers-color-scheme: dark" in text
+    assert "Iteration 2 is better than the base model : it wins 74 % of its comparisons on 40 held-out prompts" in read
+    for said in (
+        "The second oracle sees less.",
+        "Past its best.",
+        "Not in this report. Of the curves of iteration 3 only every 2nd step was read.",
+        "iteration 2, 95 % interval 70 to 78 %",
+        "6,600 GPU-seconds requested",
+        "In the whole run, by cause: application 1, disruption 1.",
+        "train 2, attempt 1 Application 137 60s MemoryError",
+        "Best improvements",
+        "Worst regressions",
+        "of all 40 held-out prompts the evaluation kept 32",
+        "commit of model c0ffee",
+        "torch 2.13.0",
+        "trainer image registry.example/sppo-trainer:0.1.0@sha256:aaa",
+    ):
+        assert said in read, said
+    assert read.ids == ["results", "training", "health", "answers", "time", "failures", "reproduce"]
+    assert read.links == [f"#{identifier}" for identifier in read.ids]
+    assert text.count('<figure class="chart">') == 10
+    assert text.count('class="line s') == 4 + 3 * 5 + 7, "curves of three trainings, one line per figure and iteration"
 
 
-def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
-    text, read = page(tmp_path, {Step(0, Stage.PREPARE): done()})
-    assert "Not evaluated yet " in read.text
-    assert "<figure>" not in text
+@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_model_wrote_is_text(answer: str) -> None:
+    sample = {"prompt": answer, "before": answer, "after": answer, "scoreBefore": None, "scoreAfter": None}
+    records = {Step(1, Stage.EVALUATE): evaluated(2, 0.6)}
+    text, read = page(resource(records), Told(by_evaluation={1: [sample]}, missing=[answer]))
+    assert read.active == []
+    assert all(character.isprintable() or character == "\n" or ord(character) > 0x9F for character in text)
+    text.encode()
+    words = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "�", answer)
+    assert words in read.text or not answer.strip()
+
+
+def test_a_run_that_has_just_begun() -> None:
+    prepare = Step(0, Stage.PREPARE)
+    text, read = page(resource({prepare: Record().started(at(0))}, Wait(prepare)), Told())
+    assert "Still going. prepare is at work." in read
+    assert "No trained policy has been evaluated yet ." in read
+    assert '<figure class="chart">' not in text
+    assert read.ids == ["time", "failures", "reproduce"]
+    assert "as of 2026-01-31T13:00:00Z" in read
+
+
+def test_a_run_without_status() -> None:
+    assert page(RESOURCE, Told())[1].ids == ["failures", "reproduce"]
+
+
+def test_what_the_status_forgot_of_older_iterations_comes_from_the_artifacts() -> None:
+    """The status keeps the stages of the newest iterations only."""
+    many = full_records()
+    for number in range(4, 9):
+        many |= {Step(number, stage): many[Step(3, stage)] for stage in list(Stage)[1:]}
+    of = resource(many)
+    assert "stages" not in of["status"]["iterations"][1]
+    notes = {"started": 1769860800.0, "seconds": 77.0}
+    made = {Step(1, Stage.TRAIN): Made(metrics={"lossOverEta2": 0.0321}, content_digest="f" * 64, provenance=notes)}
+    assert "0.0321" not in page(of, Told())[1]
+    read = page(of, Told(by_step=made))[1]
+    assert "1 0.0321" in read
+    assert "f" * 64 in read
+    assert "77s" in read
+    assert page(of, Told(by_step={step: Made() for step in many}))[1].ids[0] == "results", "without any notes"
+
+
+def test_the_manifest_can_be_applied_again() -> None:
+    of, _ = full()
+    again = admit(parse_manifest(manifest(of)))
+    assert again["spec"] == of["spec"]
+    assert (again["metadata"]["name"], again["metadata"]["namespace"]) == ("demo", "lab")
+    assert yaml.safe_load(manifest(of)).keys() == {"apiVersion", "kind", "metadata", "spec"}
+
+
+def test_numbers_in_strings_stay_strings_for_kubectl() -> None:
+    """YAML 1.2 of kubectl takes 5e-6 for a number, and the resource wants a string."""
+    changed = RESOURCE["spec"] | {"training": {"learningRate": "5e-6"}}
+    assert "learningRate: '5e-6'" in manifest(RESOURCE | {"spec": changed})
+
+
+def test_without_the_base_as_opponent_the_previous_policy_is_the_measure() -> None:
+    previous = {"winRatePrevious": 0.6, "winRatePreviousLow": 0.55, "winRatePreviousHigh": 0.65}
+    read = page(resource({Step(2, Stage.EVALUATE): done(3, 4, **previous)}), Told())[1]
+    assert "Iteration 2 is better than iteration 1 : it wins 60 % of its comparisons on held-out prompts" in read
+
+
+def test_long_curves_make_no_long_report() -> None:
+    _, told = full()
+    of, _ = full()
+    long = report(of, Told(by_training={number: full_curves(20_000) for number in (1, 2, 3)}), NOW)
+    assert len(long) < 1_000_000
+    assert '<path class="dot"' not in long[long.index('id="training"') : long.index('id="health"')]
+
+
+def test_the_file_is_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text("old")
+    write_report(file, *full())
+    assert file.read_text("utf-8").endswith("</html>\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_running_stage_ends_now() -> None:
+    records = {Step(0, Stage.PREPARE): done(0, 10), Step(1, Stage.GENERATE): Record().started(at(10))}
+    read = page(resource(records), Told())[1]
+    assert "generate 1, attempt 1: Running; 50m from 2026-01-31 12:10:00" in read
+
+
+def test_waiting_for_another_attempt_is_shown() -> None:
+    read = page(*full())[1]
+    assert "train 2 waited 60s for attempt 2" in read
+    assert "train 2, attempt 2: Disruption; 60s from 2026-01-31 12:23:00; its node is gone" in read
+
+
+def test_a_suspended_run_says_how_to_go_on() -> None:
+    records = {Step(0, Stage.PREPARE): done(0, 2).started(at(3)).ended(Outcome.SUSPENDED, at(4), message="stopped")}
+    of = resource(records)
+    message = "Set spec.suspend to false, and the run goes on."
+    condition = {"type": "Progressing", "status": "False", "reason": "Suspended", "message": message}
+    read = page(of | {"status": of["status"] | {"conditions": [condition]}}, Told())[1]
+    assert f"Standing still (Suspended). {message}" in read
 
 
 def test_a_model_cannot_command_the_terminal() -> None:

@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sppo_operator.decide import Stage, Step
 from sppo_operator.errors import DamagedError
-from sppo_operator.results import Results
+from sppo_operator.results import Made, Results
 
 SAMPLE = {"prompt": "p", "before": "b", "after": "a", "scoreBefore": 0.5, "scoreAfter": None}
 TRAIN, EVALUATE = "i1/train", "i1/evaluate"
+PREPARED, TRAINED = Step(0, Stage.PREPARE), Step(1, Stage.TRAIN)
 
 
 def publish(folder: Path, stage: str, name: str, text: str) -> None:
     attempt = folder / stage / "a-1"
     attempt.mkdir(parents=True, exist_ok=True)
     (attempt / name).write_text(text)
-    (folder / stage / "manifest.json").write_text(json.dumps({"files": [{"name": name, "path": f"a-1/{name}"}]}))
+    manifest = {"files": [{"name": name, "path": f"a-1/{name}"}], "result": {"steps": 2}, "contentDigest": "d"}
+    (folder / stage / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_what_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    assert (results.curves(1), results.samples(1), results.policy(1), results.versions()) == ({}, [], None, {})
+    assert (results.curves(1), results.samples(1), results.policy(1), results.made(PREPARED)) == ({}, [], None, None)
 
 
 def test_what_is_whole_comes_back(tmp_path: Path) -> None:
@@ -34,7 +37,8 @@ def test_what_is_whole_comes_back(tmp_path: Path) -> None:
     results = Results(tmp_path)
     assert results.curves(1) == {"loss": [1, None, None, 0.5]}, "what is not finite leaves a gap"
     assert results.samples(1) == [SAMPLE]
-    assert results.versions() == {"host": "h"}
+    assert results.made(PREPARED) == Made(metrics={"steps": 2}, content_digest="d", provenance={"host": "h"})
+    assert results.made(TRAINED) == Made(metrics={"steps": 2}, content_digest="d"), "without notes of its attempt"
 
 
 def remove(path: Path) -> None:
@@ -75,7 +79,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "samples in an object": (samples({}), "samples", "samples.json is damaged"),
     "sample without an answer": (samples([{"prompt": "p", "before": "b"}]), "samples", "samples.json is damaged"),
     "score in words": (samples([SAMPLE | {"scoreAfter": "good"}]), "samples", "samples.json is damaged"),
+    "rank in words": (samples([SAMPLE | {"rank": "first"}]), "samples", "samples.json is damaged"),
 }
+MADE = '{"files": [], "contentDigest": "d", "result": %s}'
 
 
 @pytest.mark.parametrize(("damage", "reader", "said"), DAMAGE.values(), ids=DAMAGE)
@@ -86,7 +92,24 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], reader:
 
 
 @pytest.mark.parametrize("text", ["{", "[]"], ids=["torn", "list"])
-def test_damaged_versions_are_named(tmp_path: Path, text: str) -> None:
+def test_damaged_notes_of_an_attempt_are_named(tmp_path: Path, text: str) -> None:
     publish(tmp_path, "prepare", "provenance.json", text)
     with pytest.raises(DamagedError, match=r"provenance\.json is damaged"):
-        Results(tmp_path).versions()
+        Results(tmp_path).made(PREPARED)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", MADE % "[]", MADE.replace('"d"', "1") % "{}"])
+def test_a_manifest_that_says_nothing_about_its_making_is_named(tmp_path: Path, text: str) -> None:
+    publish(tmp_path, TRAIN, "curves.json", "{}")
+    (tmp_path / TRAIN / "manifest.json").write_text(text)
+    with pytest.raises(DamagedError, match=r"manifest\.json is damaged"):
+        Results(tmp_path).made(TRAINED)
+
+
+def test_figures_are_numbers_and_names(tmp_path: Path) -> None:
+    """A commit is a name; what is neither is nothing that a table could hold."""
+    publish(tmp_path, TRAIN, "curves.json", "{}")
+    (tmp_path / TRAIN / "manifest.json").write_text(MADE % '{"loss": NaN, "steps": 3, "modelRevision": "c0", "x": []}')
+    found = Results(tmp_path).made(TRAINED)
+    assert found is not None
+    assert found.metrics == {"steps": 3, "modelRevision": "c0"}

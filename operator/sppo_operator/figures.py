@@ -1,0 +1,170 @@
+"""The report's charts and tables of what the policies became, and of how training went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sppo_operator.charts import Series, line_chart
+from sppo_operator.decide import Stage, Step
+from sppo_operator.facts import Record, Records, win_rate
+from sppo_operator.markup import table, text
+from sppo_operator.results import Curves
+from sppo_operator.tables import figure
+
+Lines = Mapping[str, tuple[Stage, str]]
+"""Names of curves over iterations, and where their points are."""
+
+WIN_RATES = {
+    "winRateBase": "against the base",
+    "winRatePrevious": "against the previous",
+    "secondWinRateBase": "against the base, second oracle",
+}
+STEP_CHARTS: Mapping[str, Mapping[str, str]] = {
+    "Loss / η²": {"lossOverEta2": "loss"},
+    "Log-ratio to the previous policy, nats": {"logRatioBest": "best", "logRatioWorst": "worst"},
+    "Gradient norm before clipping": {"gradNorm": "norm"},
+    "Learning rate": {"learningRate": "rate"},
+}
+SHARE = (0.0, 1.0)
+"""What a chart of shares covers: a hundredth must not look like much."""
+BOTH = {"held-out answers": Stage.EVALUATE, "training samples": Stage.GENERATE}
+GRADED = {"held-out answers": Stage.EVALUATE, "training samples": Stage.SCORE}
+QUALITY_CHARTS: Mapping[str, Lines] = {
+    "Pass rate": {name: (stage, "passRate") for name, stage in GRADED.items()},
+    "Mean score": {name: (stage, "meanScore") for name, stage in GRADED.items()},
+}
+HEALTH_CHARTS: Mapping[str, Lines] = {
+    "KL from the base, nats per response": {"held-out answers": (Stage.EVALUATE, "klPerResponse")},
+    "Mean tokens per response": {name: (stage, "meanTokens") for name, stage in BOTH.items()},
+    "Share cut at maxTokens": {name: (stage, "cutShare") for name, stage in BOTH.items()},
+    "Share of distinct texts": {name: (stage, "distinctShare") for name, stage in BOTH.items()},
+}
+RESULTS_READ = (
+    "The win rate is the mean probability that the oracle prefers an answer of the iteration over one of its opponent, "
+    "over all pairs; ties count one half, so 0.5 is no difference. Intervals are bootstrapped over the prompts."
+)
+TRAINING_READ = (
+    "Loss / η² is the squared distance from the target in units of the win rate. The log-ratio is log π(y|x) minus "
+    "that of the policy before, summed over a response: best should rise above worst; if both keep falling, training "
+    "only lowers likelihoods. Attained is the share of the target that was reached."
+)
+HEALTH_READ = (
+    "KL says how far the policy has moved from the base. A length that runs away, responses that are cut, and texts "
+    "that repeat each other are the usual signs that a policy pleases its oracle and nobody else. Training samples of "
+    "an iteration come from the policy before it."
+)
+TRAINING_FIGURES = {
+    "lossOverEta2": "loss/η²",
+    "logRatioBest": "log-ratio best",
+    "logRatioWorst": "worst",
+    "attainedBest": "attained best",
+    "attainedWorst": "worst",
+    "weightsChanged": "weights changed",
+    "tiedPrompts": "ties",
+    "steps": "steps",
+}
+
+
+def results(records: Records, numbers: Sequence[int]) -> str:
+    charts = [_win_rate_chart(records, numbers)]
+    charts += [_by_iteration(records, numbers, title, lines) for title, lines in QUALITY_CHARTS.items()]
+    return _grid([*charts, _results_table(records, numbers)], RESULTS_READ) if any(charts) else ""
+
+
+def training(records: Records, curves: Mapping[int, Curves]) -> str:
+    """`curves` by iteration, in their order."""
+    marks: dict[float, str] = {}
+    first = 1
+    for number, of_iteration in curves.items():
+        marks[first] = str(number) if marks else f"iteration {number}"
+        first += max(map(len, of_iteration.values()), default=0)
+    charts = [
+        line_chart(title, "optimizer step", _in_a_row(curves, names), cover=(0.0,), marks=marks)
+        for title, names in STEP_CHARTS.items()
+    ]
+    return _grid([*charts, _training_table(records)], TRAINING_READ)
+
+
+def health(records: Records, numbers: Sequence[int]) -> str:
+    return _grid([_by_iteration(records, numbers, title, lines) for title, lines in HEALTH_CHARTS.items()], HEALTH_READ)
+
+
+def _grid(parts: Sequence[str], how_to_read: str) -> str:
+    shown = "".join(parts)
+    return f'<div class="charts">{shown}<p class="note">{text(how_to_read)}</p></div>' if shown else ""
+
+
+def _win_rate_chart(records: Records, numbers: Sequence[int]) -> str:
+    series = []
+    for metric, name in WIN_RATES.items():
+        # What came before iteration 1 is the base, and the base against itself is no measurement of two oracles.
+        least = {"winRatePrevious": 2, "secondWinRateBase": 1}.get(metric, 0)
+        rates = [
+            (number, rate) for number in numbers if number >= least and (rate := win_rate(records, number, metric))
+        ]
+        series.append(
+            Series(
+                name=name,
+                points=[(number, rate.value) for number, rate in rates],
+                intervals=[(rate.low, rate.high) for _, rate in rates],
+            )
+        )
+    return line_chart("Win rate with 95 % interval", "iteration", series, reference=0.5)
+
+
+def _by_iteration(records: Records, numbers: Sequence[int], title: str, lines: Lines) -> str:
+    series = [
+        Series(
+            name=name,
+            points=[
+                (float(number), value)
+                for number in numbers
+                if (value := records.get(Step(number, stage), Record()).number(metric)) is not None
+            ],
+        )
+        for name, (stage, metric) in lines.items()
+    ]
+    return line_chart(title, "iteration", series, cover=SHARE if title.startswith("Share") else (0.0,))
+
+
+def _in_a_row(curves: Mapping[int, Curves], names: Mapping[str, str]) -> list[Series]:
+    """One series per curve and iteration; an iteration's steps follow those of the one before."""
+    series, first = [], 1
+    for of_iteration in curves.values():
+        for key, name in names.items():
+            values = of_iteration.get(key, ())
+            points = [(float(step), value) for step, value in enumerate(values, first) if value is not None]
+            series.append(Series(name=name, points=points))
+        first += max(map(len, of_iteration.values()), default=0)
+    return series
+
+
+def _results_table(records: Records, numbers: Sequence[int]) -> str:
+    second = any(win_rate(records, number, "secondWinRateBase") for number in numbers if number)
+    titles = ("iteration", "win rate vs base", "vs previous", *(("second oracle",) if second else ()))
+    metrics = {"passRate": "pass rate", "meanTokens": "tokens", "distinctShare": "distinct", "klPerResponse": "KL"}
+    rows = []
+    for number in numbers:
+        evaluated = records.get(Step(number, Stage.EVALUATE), Record())
+        rates = [win_rate(records, number), win_rate(records, number, "winRatePrevious") if number > 1 else None]
+        rates += [win_rate(records, number, "secondWinRateBase")] if second else []
+        rows.append(
+            (
+                "base" if number == 0 else str(number),
+                *(str(rate or "") for rate in rates),
+                *(figure(evaluated.number(metric)) for metric in metrics),
+            )
+        )
+    return table((*titles, *metrics.values()), rows, caption="Held-out results, win rates with 95 % interval")
+
+
+def _training_table(records: Records) -> str:
+    trained = {step.iteration: record for step, record in records.items() if step.stage is Stage.TRAIN}
+    there = [metric for metric in TRAINING_FIGURES if any(metric in record.metrics for record in trained.values())]
+    rows = [
+        (str(number), *(figure(trained[number].number(metric)) for metric in there))
+        for number in sorted(trained)
+        if trained[number].metrics
+    ]
+    titles = ("iteration", *(TRAINING_FIGURES[metric] for metric in there))
+    return table(titles, rows, caption="What each training did to its own data")
