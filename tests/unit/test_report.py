@@ -149,7 +149,6 @@ def test_without_the_base_as_opponent_the_previous_policy_is_the_measure() -> No
 
 
 def test_long_curves_make_no_long_report() -> None:
-    _, told = full()
     of, _ = full()
     long = report(of, Told(by_training={number: full_curves(20_000) for number in (1, 2, 3)}), NOW)
     assert len(long) < 1_000_000
