@@ -98,6 +98,11 @@ class Api:
     ) -> None:
         await self._session.close()
 
+    @property
+    def namespace(self) -> str:
+        """Where the credentials say that names without a namespace are looked up."""
+        return self._connection.namespace
+
     async def get(self, path: str) -> dict[str, Any]:
         return _object(await self._call("get", "GET", path))
 

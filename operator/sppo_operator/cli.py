@@ -1,41 +1,48 @@
-"""The command `sppo`: run an SPPORun on this machine, check one, write its report.
+"""The command `sppo`, which is `kubectl sppo` as well: its options, and what each command does.
 
 Exit status: 0 done; 64..78 the user must change something (a stage's own code, if one said so; 64 for wrong usage); 1 a
 stage failed too often, the reader of a pipe went away, or a bug; 129 after SIGHUP, 130 after Ctrl-C and 143 after
 SIGTERM, when the same command goes on where it was.
+
+What a command needs is imported when it runs: --help and completion are to answer at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from sppo_operator import __version__
-from sppo_operator.errors import MissingError, StorageError, UserError
-from sppo_operator.local import REPORT_FILE, run_locally
-from sppo_operator.report import write_report
-from sppo_operator.results import Results
-from sppo_operator.spec import Run
-from sppo_operator.store import RunFile
+from sppo_operator import completion
+from sppo_operator.errors import InvalidResource, MissingError, StorageError, UserError
+from sppo_operator.options import make_parser
 from sppo_operator.streams import make_lasting, silence
-from sppo_operator.validation import admit, parse_manifest
-from sppo_operator.view import LiveView, PlainView, View
+
+if TYPE_CHECKING:
+    from sppo_operator.source import Source
 
 STORAGE_FAULTS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
+PLUGIN = "kubectl-sppo"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     make_lasting()
-    options = _parser().parse_args(arguments)
+    prog = "kubectl sppo" if Path(sys.argv[0]).name == PLUGIN else "sppo"
+    parser = make_parser(prog)
+    completion.answer(parser)
+    options = parser.parse_args(arguments, argparse.Namespace(prog=prog))
+    if options.command is None:
+        parser.print_help()
+        sys.exit(0)
     try:
-        status = options.command(options)
+        status = COMMANDS[options.command](options)
         sys.stdout.flush()
         sys.exit(status)
     except KeyboardInterrupt:  # before or after the run, which takes the signal itself
@@ -48,70 +55,157 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in STORAGE_FAULTS:
             raise
-        where = error.filename or options.folder
+        where = error.filename or getattr(options, "folder", "the output")
         fault = StorageError(f"{where} cannot be written ({error.strerror}): free space or mend it, and start again")
     print(f"error: {fault}", file=sys.stderr)
     sys.exit(fault.exit_code)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(UserError.exit_code, f"error: {message}: see {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="sppo", description="Self-Play Preference Optimization.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    run = commands.add_parser("run", help="carry out an SPPORun with processes on this machine")
-    run.add_argument("file", type=Path, metavar="FILE", help="the SPPORun")
-    run.add_argument(
-        "--workspace", dest="folder", type=Path, required=True, metavar="DIR", help="folder for models, data and state"
-    )
-    run.add_argument("--plain", action="store_true", help="one line per event, also on a terminal")
-    run.set_defaults(command=_run)
-
-    validate = commands.add_parser("validate", help="say whether the API server would accept an SPPORun")
-    validate.add_argument("file", type=Path, metavar="FILE", help="the SPPORun")
-    validate.set_defaults(command=_validate)
-
-    report = commands.add_parser("report", help="write the HTML report of a run again")
-    report.add_argument("folder", type=Path, metavar="DIR", help="the --workspace of the run")
-    report.set_defaults(command=_report)
-    return parser
+def complete_for_kubectl() -> None:
+    """The program kubectl_complete-sppo."""
+    completion.answer_kubectl(make_parser("kubectl sppo"), sys.argv[1:])
 
 
 def _run(options: argparse.Namespace) -> int:
-    view: View = PlainView(sys.stdout) if options.plain or not sys.stdout.isatty() else LiveView()
+    from sppo_operator.local import run_locally
+    from sppo_operator.store import RunFile
+    from sppo_operator.validation import parse_manifest
+    from sppo_operator.view import chosen_view
+
     folder = options.folder.absolute()
     if options.file.resolve() == RunFile(folder).path.resolve():
         raise UserError(f"{options.file} is where sppo keeps the state of the run: give the manifest another name")
-    return run_locally(_manifest(options.file), folder, view)
+    return run_locally(parse_manifest(_text(options.file)), folder, chosen_view(plain=options.plain))
 
 
 def _validate(options: argparse.Namespace) -> int:
-    run = admit(_manifest(options.file))
-    print(f"spporun.sppo.dev/{run['metadata']['name']} is valid")
-    return 0
+    from sppo_operator.validation import KIND, admit, check_kind, parse_documents
+
+    status = 0
+    for file in options.files:
+        where = f"{file}: " if len(options.files) > 1 else ""
+        try:
+            documents = parse_documents(_text(file))
+            runs = [document for document in documents if document.get("kind") == KIND or len(documents) == 1]
+            if not runs:
+                raise InvalidResource(f"no object of kind {KIND} is in {file}: name a file that has one")
+            if passed := len(documents) - len(runs):
+                print(f"{where}passed over {passed} objects of other kinds", file=sys.stderr)
+        except UserError as error:
+            status = _refuse(where, error)
+            continue
+        for run in runs:
+            try:
+                check_kind(run)
+                print(f"{where}spporun.sppo.dev/{admit(run)['metadata']['name']} is valid")
+            except UserError as error:
+                status = _refuse(where, error)
+    return status
+
+
+def _refuse(where: str, error: UserError) -> int:
+    print(f"error: {where}{error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from sppo_operator.view import chosen_view
+    from sppo_operator.watch import watch, watch_all
+
+    view = chosen_view(plain=options.plain)
+    if options.target is not None:
+        if options.everywhere:
+            raise UserError("a TARGET is in one namespace: leave --all-namespaces out")
+        return _with_source(options, lambda source: watch(source, view))
+
+    from sppo_operator.cluster import Runs
+
+    async def all_runs() -> int:
+        async with Runs(completion.options_of(options), everywhere=options.everywhere) as runs:
+            return await watch_all(runs, view, everywhere=options.everywhere)
+
+    return asyncio.run(all_runs())
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from sppo_operator.decide import Stage
+    from sppo_operator.stage_logs import LogOptions, show_logs
+
+    wanted = LogOptions(
+        stage=Stage(options.stage) if options.stage else None,
+        iteration=options.iteration,
+        attempt=options.attempt,
+        previous=options.previous,
+        worker=options.worker,
+        follow=options.follow,
+        raw=options.raw,
+        tail=options.tail,
+    )
+    return _with_source(options, lambda source: show_logs(source, wanted, sys.stdout))
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from sppo_operator.board import utc_now
+    from sppo_operator.describe import describe
+    from sppo_operator.view import PLAIN_COLUMNS
+
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
+
+    async def command(source: Source) -> int:
+        await describe(source, console, utc_now())
+        return 0
+
+    return _with_source(options, command)
 
 
 def _report(options: argparse.Namespace) -> int:
-    folder = options.folder.absolute()
-    resource = RunFile(folder).read()
-    if resource is None:
-        raise MissingError(f"{folder} holds no run.yaml: give the --workspace of a run")
-    write_report(folder / REPORT_FILE, resource, Results.of(Run.of(resource), folder))
-    print(folder / REPORT_FILE)
+    from sppo_operator.report_command import report_command
+
+    return _with_source(options, lambda source: report_command(source, options.output))
+
+
+def _completion(options: argparse.Namespace) -> int:
+    print(completion.script(options.shell))
     return 0
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "validate": _validate,
+    "watch": _watch,
+    "logs": _logs,
+    "describe": _describe,
+    "report": _report,
+    "completion": _completion,
+}
+
+
+def _with_source(options: argparse.Namespace, command: Callable[[Source], Coroutine[Any, Any, int]]) -> int:
+    """Carry a command out on what TARGET names."""
+    from sppo_operator.target import FolderTarget, target_of
+
+    target = target_of(options.target, completion.options_of(options))
+
+    async def carry_out() -> int:
+        if isinstance(target, FolderTarget):
+            from sppo_operator.folder import FolderSource
+
+            async with FolderSource(target, options.prog) as source:
+                return await command(source)
+        from sppo_operator.cluster import ClusterSource
+
+        async with ClusterSource(target, options.prog) as found:
+            return await command(found)
+
+    return asyncio.run(carry_out())
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text("utf-8")
+        return sys.stdin.buffer.read().decode("utf-8") if str(path) == "-" else path.read_text("utf-8")
     except OSError as error:
         raise MissingError(f"{path} cannot be read ({error.strerror}): name the file of an SPPORun") from error
     except UnicodeDecodeError as error:
         raise MissingError(f"{path} is not text in UTF-8: name the file of an SPPORun") from error
-    return parse_manifest(text)

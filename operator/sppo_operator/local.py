@@ -30,7 +30,7 @@ from sppo_operator.result import End
 from sppo_operator.results import Results
 from sppo_operator.spec import Run
 from sppo_operator.status import CAUSES, Facts, records_of, status_of
-from sppo_operator.store import RunFile, locked
+from sppo_operator.store import REPORT_FILE, RunFile, locked
 from sppo_operator.validation import admit
 from sppo_operator.view import View
 
@@ -39,7 +39,6 @@ PROGRESS_SECONDS = 1.0
 GRACE_SECONDS = 10.0
 BACKOFF_SECONDS = 1.0
 """Nothing on this machine recovers by waiting longer, and a person is watching."""
-REPORT_FILE = "report.html"
 
 
 def run_locally(manifest: dict[str, Any], folder: Path, view: View) -> int:
@@ -112,7 +111,7 @@ class LocalRun:
                     actions = self._decide()
                     changed |= self._act(actions)
                     self._write(actions, changed)
-                    self._view.show(self.records)
+                    self._view.show(self._resource, self.records)
                     if isinstance(actions[-1], Finish | Fail):
                         return 0
                     time.sleep(TICK_SECONDS)
@@ -132,7 +131,7 @@ class LocalRun:
                 self._view.warn(f"error: {message}")
                 code = self.records[step].newest[-1].exit_code or 1
                 return code if code in USER_FAULT else 1
-        self._view.finish(self.records, self.results, self.report)
+        self._view.finish(self.records, self.results, [f"Report: {self.report}"])
         return 0
 
     def _explain(self) -> None:

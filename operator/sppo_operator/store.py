@@ -1,6 +1,7 @@
 """The folder of `sppo run`: the run as the resource would show it, and the lock that keeps two commands apart.
 
 DIR/run.yaml     the whole resource with its status
+DIR/report.html  its report, written again whenever something ended
 DIR/.sppo.lock   held by the command that runs here; names its process
 """
 
@@ -23,6 +24,7 @@ from sppo_operator.status import records_of
 from sppo_operator.target import RUN_FILE
 
 LOCK_FILE = ".sppo.lock"
+REPORT_FILE = "report.html"
 KEPT_METADATA = {"name", "namespace", "generation", "creationTimestamp"}
 """What every file that `sppo run` wrote has, and few manifests that a user put in its place."""
 

@@ -1,20 +1,17 @@
-"""What `sppo run` shows, as rich renderables made from the records."""
+"""The results of a run and answers before and after, as rich renderables made from the records."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sppo_operator.decide import Outcome, Stage, Step
-from sppo_operator.facts import Record, Records, in_order, win_rate
-from sppo_operator.summary import duration
+from sppo_operator.decide import Stage, Step
+from sppo_operator.facts import Record, Records, win_rate
 
-MARKS = {Outcome.RUNNING: "▶", Outcome.SUCCEEDED: "✓", Outcome.USER_FAULT: "✗", Outcome.FAILED: "✗"}
 HEADLINES = {
     Stage.PREPARE: {"rows": "prompts", "heldOut": "held out", "duplicates": "duplicates"},
     Stage.GENERATE: {"responses": "responses", "meanTokens": "tokens each", "cutShare": "cut"},
@@ -23,7 +20,6 @@ HEADLINES = {
     Stage.EVALUATE: {"passRate": "pass rate", "meanTokens": "tokens each", "klPerResponse": "KL"},
 }
 """The metrics worth a line, by stage, with the words for them."""
-LIVE_ITERATIONS = 3
 RESULTS = ("win rate vs base", "pass rate", "tokens", "KL", "loss/η²")
 TIMED = (Stage.GENERATE, Stage.SCORE, Stage.TRAIN, Stage.EVALUATE)
 WIDE_COLUMNS = 116
@@ -39,22 +35,6 @@ def headline(step: Step, record: Record) -> str:
     ]
     rate = win_rate({step: record}, step.iteration)
     return ", ".join([f"win rate {rate}", *figures] if rate else figures)
-
-
-def stages(records: Records, paces: Mapping[Step, str]) -> Table:
-    """The steps of the newest iterations that were started: state, progress or figures, time."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "stage", "progress", "time", "figures"):
-        table.add_column(title, justify="right" if title == "time" else "left", no_wrap=title != "figures")
-    newest = max((step.iteration for step in records), default=0)
-    for step in in_order(records):
-        record = records[step]
-        if step.iteration <= newest - LIVE_ITERATIONS:
-            continue
-        mark = MARKS.get(record.attempts.last or Outcome.VANISHED, "·")
-        figures = printable(paces.get(step) or _outcome(step, record))
-        table.add_row(mark, str(step), _bar(record), _time(record), figures)
-    return table
 
 
 def iterations(records: Records, columns: int) -> Group:
@@ -123,23 +103,3 @@ def figure(value: float | None) -> str:
 
 def share_done(progress: Mapping[str, Any]) -> float:
     return float(progress["done"] / progress["total"]) if progress["total"] else 0.0
-
-
-def _bar(record: Record) -> RenderableType:
-    if record.progress is None:
-        return ""
-    return ProgressBar(total=max(record.progress["total"], 1), completed=record.progress["done"], width=24)
-
-
-def _time(record: Record) -> str:
-    return duration(record.seconds) if record.finished else ""
-
-
-def _outcome(step: Step, record: Record) -> str:
-    match record.attempts.last:
-        case Outcome.SUCCEEDED:
-            return headline(step, record)
-        case None | Outcome.RUNNING:
-            return ""
-        case outcome:
-            return f"{outcome.value}: {record.attempts.message}"

@@ -56,6 +56,15 @@ def admit(manifest: dict[str, Any], old: dict[str, Any] | None = None) -> dict[s
 
 def parse_manifest(text: str) -> dict[str, Any]:
     """The one SPPORun that a YAML text holds, read as kubectl reads it; raises InvalidResource."""
+    documents = parse_documents(text)
+    if len(documents) != 1:
+        raise InvalidResource(f"the manifest holds {len(documents)} documents: give exactly one {KIND}")
+    check_kind(documents[0])
+    return documents[0]
+
+
+def parse_documents(text: str) -> list[dict[str, Any]]:
+    """The objects of a YAML text, of any kind; raises InvalidResource."""
     try:
         documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
         json.dumps(documents)  # as kubectl does: dates, bytes and anchors within themselves have no place in JSON
@@ -70,17 +79,21 @@ def parse_manifest(text: str) -> dict[str, Any]:
         raise InvalidResource(
             f"the manifest has a value that is no JSON ({error}): remove its tag or anchor"
         ) from error
-    if len(documents) != 1:
-        raise InvalidResource(f"the manifest holds {len(documents)} documents: give exactly one {KIND}")
-    manifest = documents[0]
-    if not isinstance(manifest, dict):
-        raise InvalidResource(f"the manifest is {shown(manifest)[:60]}: give a mapping with apiVersion, kind and spec")
+    for manifest in documents:
+        if not isinstance(manifest, dict):
+            raise InvalidResource(
+                f"the manifest is {shown(manifest)[:60]}: give a mapping with apiVersion, kind and spec"
+            )
+    return documents
+
+
+def check_kind(manifest: dict[str, Any]) -> None:
+    """Raises InvalidResource if it is no SPPORun of the version that there is."""
     kind, version = manifest.get("kind"), manifest.get("apiVersion")
     if (kind, version) != (KIND, f"{GROUP}/{VERSION}"):
         raise InvalidResource(
             f'no matches for kind "{kind}" in version "{version}": use kind {KIND} and apiVersion {GROUP}/{VERSION}'
         )
-    return manifest
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,34 +1,38 @@
-"""What a person sees of `sppo run`: one live view on a terminal, otherwise one line per event."""
+"""What a person sees of a run: one live board on a terminal, otherwise one line per event."""
 
 from __future__ import annotations
 
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
 
+from sppo_operator.board import Scene, board, utc_now
 from sppo_operator.decide import Outcome, Step
 from sppo_operator.errors import DamagedError
 from sppo_operator.facts import Record, Records, best_iteration
+from sppo_operator.overview import Note, Resource, attention, is_retrying
 from sppo_operator.results import Results
 from sppo_operator.summary import duration, running_steps
-from sppo_operator.tables import headline, iterations, printable, samples, share_done, stages
+from sppo_operator.tables import headline, iterations, printable, samples, share_done
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0
 LINE_SHARE = 0.25
 SHOWN_SAMPLES = 3
 PLAIN_COLUMNS = 120
+KEPT_LINES = 200
 
 
 class View(ABC):
-    """Told about events as they happen, and of the records many times a second."""
+    """Told about events as they happen, and of the run many times a second."""
 
     console: Console
 
@@ -37,8 +41,8 @@ class View(ABC):
         """Hold the terminal; afterwards it is as it was."""
 
     @abstractmethod
-    def show(self, records: Records) -> None:
-        """Show how far the running stages are."""
+    def show(self, resource: Resource, records: Records, notes: Sequence[Note] = ()) -> None:
+        """Show how far the running stages are, and what needs attention."""
 
     def say(self, text: str) -> None:
         self.console.print(printable(text), soft_wrap=True)
@@ -47,7 +51,7 @@ class View(ABC):
         self.say(f"{_clock()} {step}: started" + (f", attempt {attempt}" if attempt > 1 else ""))
 
     def ended(self, step: Step, record: Record) -> None:
-        if record.attempts.last is Outcome.SUCCEEDED:
+        if record.newest[-1].outcome is Outcome.SUCCEEDED:
             text = f"done in {duration(record.newest[-1].seconds)}: {headline(step, record)}"
         else:
             text = f"{record.newest[-1].outcome.value}: {record.newest[-1].message}"
@@ -56,18 +60,19 @@ class View(ABC):
     def warn(self, message: str) -> None:
         print(printable(message), file=sys.stderr)
 
-    def finish(self, records: Records, results: Results, report: Path) -> None:
-        """The table of the iterations, answers before and after, and where the report is."""
+    def finish(self, records: Records, results: Results | None, closing: Sequence[str]) -> None:
+        """The table of the iterations, answers before and after where they can be read, and where the rest is."""
         self.console.print(iterations(records, self.console.width))
         best = best_iteration(records)
         try:
-            chosen = results.samples(best)[:SHOWN_SAMPLES] if best is not None else []
+            chosen = results.samples(best)[:SHOWN_SAMPLES] if results and best is not None else []
         except DamagedError as error:
             self.warn(f"warning: {error}")
             chosen = []
         if chosen:
             self.console.print(samples(chosen))
-        self.say(f"Report: {report}")
+        for line in closing:
+            self.say(line)
 
 
 class PlainView(View):
@@ -76,6 +81,8 @@ class PlainView(View):
     def __init__(self, stream: TextIO) -> None:
         self.console = Console(file=stream, width=PLAIN_COLUMNS, force_terminal=False)
         self._said: dict[Step, tuple[float, float]] = {}
+        self._noted: list[str] = []
+        self._status: object = None
 
     def shown(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -84,58 +91,117 @@ class PlainView(View):
         self._said[step] = (time.monotonic(), 0.0)
         super().started(step, attempt)
 
-    def show(self, records: Records) -> None:
+    def show(self, resource: Resource, records: Records, notes: Sequence[Note] = ()) -> None:
+        if notes or resource.get("status") is not self._status:
+            self._status = resource.get("status")
+            self._note([*notes, *([] if is_retrying(resource) else attention(resource))])
         for step in running_steps(records):
             progress = records[step].progress
             if progress is None:
                 continue
-            (when, share), now = self._said[step], time.monotonic()
+            now = time.monotonic()
+            when, share = self._said.setdefault(step, (now, 0.0))
             done = share_done(progress)
             if done == 1 or (now < when + LINE_SECONDS and done < share + LINE_SHARE):
                 continue
             self._said[step] = (now, done)
-            self.say(f"{_clock()} {step}: {progress['done']}/{progress['total']} {_pace(progress, None)}")
+            self.say(f"{_clock()} {step}: {progress['done']}/{progress['total']} {pace(progress)}")
+
+    def _note(self, notes: Sequence[Note]) -> None:
+        """Say what is new; a retry is left out, since the end of the attempt was just told."""
+        texts = [note.text for note in notes]
+        for text in texts:
+            if text not in self._noted:
+                self.say(f"{_clock()} {text}")
+        self._noted = texts
 
 
 class LiveView(View):
-    """A table of the stages that is drawn again in place; events scroll above it."""
+    """The board, drawn again in place; events scroll above it."""
 
-    def __init__(self) -> None:
-        self.console = Console()
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
         # Drawn from the executor's own loop: a second thread would break the signals' and the fork's assumptions.
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._drawn = 0.0
-        self._first: dict[Step, tuple[float, int]] = {}
+        self._size = self.console.size
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._speeds = Speeds()
 
     def shown(self) -> AbstractContextManager[object]:
         return self._live
 
+    def say(self, text: str) -> None:
+        self._lines.append(text)
+        super().say(text)
+
     def started(self, step: Step, attempt: int) -> None:
-        self._first.pop(step, None)
+        self._speeds.forget(step)
         super().started(step, attempt)
 
-    def show(self, records: Records) -> None:
+    def show(self, resource: Resource, records: Records, notes: Sequence[Note] = ()) -> None:
         now = time.monotonic()
         if now < self._drawn + REFRESH_SECONDS:
             return
         self._drawn = now
-        paces = {step: self._speed(step, progress, now) for step in records if (progress := records[step].progress)}
-        self._live.update(Group("", stages(records, paces)), refresh=True)
+        paces = {
+            step: f"{progress['done']}/{progress['total']} {pace(progress, self._speeds.of(step, progress, now))}"
+            for step in records
+            if (progress := records[step].progress)
+        }
+        scene = Scene(resource=resource, records=records, now=utc_now(), paces=paces, notes=notes)
+        self.draw(board(scene, *self.console.size))
 
-    def _speed(self, step: Step, progress: Mapping[str, Any], now: float) -> str:
-        when, done = self._first.setdefault(step, (now, progress["done"]))
-        speed = (progress["done"] - done) / (now - when) if now > when else None
-        return f"{progress['done']}/{progress['total']} {_pace(progress, speed or None)}"
+    def draw(self, frame: RenderableType) -> None:
+        """Draw in place. A terminal that was resized has wrapped the old frame in its own way: it is wiped."""
+        if self.console.size != self._size:
+            self._size = self.console.size
+            self.console.control(Control.clear(), Control.home())
+            room = max(self.console.height - 20, 0)
+            for line in list(self._lines)[len(self._lines) - min(room, len(self._lines)) :]:
+                super().say(line)
+        self._live.update(frame, refresh=True)
 
 
-def _pace(progress: Mapping[str, Any], speed: float | None) -> str:
+class Speeds:
+    """Units per second of the running stages, between their first and newest progress."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Step, tuple[tuple[float, int], tuple[float, int]]] = {}
+
+    def forget(self, step: Step) -> None:
+        self._seen.pop(step, None)
+
+    def of(self, step: Step, progress: Mapping[str, Any], now: float) -> float | None:
+        here = (now, progress["done"])
+        first, newest = self._seen.setdefault(step, (here, here))
+        if here[1] < newest[1]:  # another attempt
+            first = newest = here
+        elif here[1] > newest[1]:
+            newest = here
+        self._seen[step] = (first, newest)
+        (start, before), (end, after) = first, newest
+        return (after - before) / (end - start) if end > start else None
+
+
+def pace(progress: Mapping[str, Any], speed: float | None = None) -> str:
+    """Such as: steps, 2.1/s, 40s left, lossOverEta2 0.03."""
     parts = [str(progress["unit"])]
     if speed is not None:
         parts.append(f"{speed:.3g}/s")
     if progress.get("secondsLeft") is not None:
         parts.append(f"{duration(progress['secondsLeft'])} left")
-    parts += [f"{name} {value}" for name, value in progress.get("figures", {}).items()]
+    figures = progress.get("figures") or {}
+    parts += [f"{name} {value}" for name, value in figures.items()]
     return ", ".join(parts)
+
+
+def chosen_view(*, plain: bool) -> View:
+    """The board where a terminal can show one."""
+    console = Console()
+    if plain or not sys.stdout.isatty() or console.is_dumb_terminal:
+        return PlainView(sys.stdout)
+    return LiveView(console)
 
 
 def _clock() -> str:

@@ -36,7 +36,7 @@ def test_streams_that_are_closed_or_full(bench: Bench, line: str, code: int, err
     assert (done.returncode, done.stderr) == (code, error)
 
 
-@pytest.mark.parametrize("line", ["sppo", "sppo walk", "sppo run $FILE", "sppo validate", "sppo report $DIR more"])
+@pytest.mark.parametrize("line", ["sppo walk", "sppo run $FILE", "sppo validate", "sppo report $DIR more"])
 def test_wrong_usage_is_the_users_fault(bench: Bench, line: str) -> None:
     refused = shell(bench, line)
     assert refused.returncode == 64

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import Record
-from sppo_operator.tables import iterations, samples, stages
+from sppo_operator.tables import iterations, samples
 from sppo_operator.view import PlainView
 
 NOW, LATER = "2026-01-31T12:00:00Z", "2026-01-31T22:17:36Z"  # 37056 s
@@ -48,11 +48,6 @@ def test_every_figure_is_whole(columns: int, titles: int) -> None:
 
 
 def test_no_text_is_markup() -> None:
-    failed = Record().started(NOW).ended(Outcome.FAILED, LATER, message=f"{MARKUP}\x1b[2J")
-    text = shown(stages({Step(0, Stage.PREPARE): failed}, {}), 200)
-    assert f"Application: {MARKUP}�[2J" in text
-    running = Record().started(NOW)
-    assert MARKUP in shown(stages({Step(0, Stage.PREPARE): running}, {Step(0, Stage.PREPARE): MARKUP}), 200)
     answer = {"prompt": MARKUP, "before": MARKUP, "after": MARKUP}
     assert shown(samples([answer]), 240).count(MARKUP) == 3
 

@@ -1,0 +1,225 @@
+"""A run on a cluster, read with the user's own rights."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sppo_operator import resources
+from sppo_operator.api import Api
+from sppo_operator.errors import (
+    ApiError,
+    ForbiddenError,
+    MissingError,
+    NotFoundError,
+    RefusedError,
+    RightsError,
+    ServerError,
+)
+from sppo_operator.jobs import ATTEMPT_LABEL, CONTAINER, ITERATION_LABEL, RUN_LABEL, STAGE_LABEL
+from sppo_operator.objects import one_line, phase_of, stage_state
+from sppo_operator.overview import Resource
+from sppo_operator.reader import fetch
+from sppo_operator.result import parsed
+from sppo_operator.results import Material
+from sppo_operator.source import Log, NotStartedError, Object, Source, Wanted
+from sppo_operator.spec import Run
+from sppo_operator.status import records_of
+from sppo_operator.target import ClusterOptions, ClusterTarget
+
+QUOTED_CHARACTERS = 240
+
+
+class ClusterSource(Source):
+    def __init__(self, target: ClusterTarget, prog: str) -> None:
+        self.name = target.name
+        self.prog = prog
+        self.options = target.options
+        with explained():
+            self.api = Api(target.options.login)
+        self.namespace = self.api.namespace
+
+    async def __aenter__(self) -> Self:
+        await self.api.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.api.__aexit__(kind, error, trace)
+
+    async def resource(self) -> Resource:
+        with explained(
+            f'run "{self.name}" in namespace "{self.namespace}"', f"{self.prog} watch{self.options.flags()}"
+        ):
+            return await self.api.get(resources.run(self.namespace, self.name))
+
+    async def log(self, wanted: Wanted) -> Log:
+        resource = await self.resource()
+        pods = await self._pods(wanted)
+        if wanted.worker is not None:
+            pods = [pod for pod in pods if worker_of(pod) == wanted.worker]
+        if not pods:
+            raise MissingError(_gone(Run.of(resource), wanted, self._message(resource, wanted)))
+        chosen, *others = explaining(pods, self._message(resource, wanted))
+        return PodLog(self.api, chosen, tuple(map(_title, others)))
+
+    async def events(self) -> list[Object]:
+        uid = (await self.resource())["metadata"]["uid"]
+        with explained("Events"):
+            found = await self.api.list(resources.events(self.namespace))
+        mine = [event for event in found if event.get("involvedObject", {}).get("uid") == uid]
+        return sorted(mine, key=event_time)
+
+    async def material(self, resource: Resource, say: Callable[[str], object]) -> Material:
+        return await fetch(self.api, resource, say)
+
+    def report_path(self, resource: Resource) -> Path:
+        return Path(f"{self.name}-report.html")
+
+    def stopped(self, resource: Resource) -> str:
+        return ""
+
+    def command(self, verb: str) -> str:
+        return f"{self.prog} {verb} {self.name}{self.options.flags()}"
+
+    def kubectl(self, verb: str) -> str:
+        return f"kubectl {verb} sppo {self.name}{self.options.flags()}"
+
+    def go_on(self) -> str:
+        return f'{self.kubectl("annotate --overwrite")} sppo.dev/retry="$(date +%s)"'
+
+    async def _pods(self, wanted: Wanted) -> list[Object]:
+        labels = {
+            RUN_LABEL: self.name,
+            STAGE_LABEL: wanted.step.stage.value,
+            ITERATION_LABEL: str(wanted.step.iteration),
+            ATTEMPT_LABEL: str(wanted.attempt),
+        }
+        with explained("pods"):
+            selector = ",".join(f"{label}={value}" for label, value in labels.items())
+            return await self.api.list(resources.pods(self.namespace), selector)
+
+    def _message(self, resource: Resource, wanted: Wanted) -> str:
+        record = records_of(resource).get(wanted.step)
+        attempts = record.newest if record else ()
+        return next((attempt.message for attempt in attempts if attempt.number == wanted.attempt), "")
+
+
+class PodLog(Log):
+    def __init__(self, api: Api, pod: Object, others: tuple[str, ...]) -> None:
+        self.title = _title(pod)
+        self.others = others
+        self._api = api
+        self._pod = pod
+
+    async def lines(self, *, follow: bool, tail: int | None = None) -> AsyncIterator[bytes]:
+        metadata = self._pod["metadata"]
+        path = resources.pod_log(metadata["namespace"], metadata["name"])
+        query = {"container": CONTAINER} | ({"follow": "true"} if follow else {})
+        query |= {} if tail is None else {"tailLines": str(tail)}
+        with explained(f"the log of {self.title}"):
+            try:
+                async for line in self._api.lines(path, **query):
+                    yield line
+            except RefusedError as error:
+                raise NotStartedError(
+                    f"{self.title} has no log yet: {one_line(error.message, QUOTED_CHARACTERS)}"
+                ) from error
+
+
+class Runs:
+    """The runs of a namespace, or of all."""
+
+    def __init__(self, options: ClusterOptions, *, everywhere: bool) -> None:
+        with explained():
+            self._api = Api(options.login)
+        self._namespace = "" if everywhere else self._api.namespace
+
+    async def __aenter__(self) -> Self:
+        await self._api.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._api.__aexit__(kind, error, trace)
+
+    async def list(self) -> list[Object]:
+        """By namespace and name. Raises UserError."""
+        with explained("runs"):
+            found = await self._api.list(resources.runs(self._namespace), trim=_without_details)
+        return sorted(found, key=lambda run: (run["metadata"]["namespace"], run["metadata"]["name"]))
+
+
+@contextmanager
+def explained(what: str = "the cluster", others: str = "") -> Iterator[None]:
+    """Errors of the API server as errors of the user, with remedies; `others` is a command that lists what is there."""
+    try:
+        yield
+    except NotFoundError as error:
+        if "not found" in error.message:
+            hint = f": {others} lists those that are there" if others else ""
+            raise MissingError(f"there is no {what}{hint}") from error
+        remedy = "install the operator, or choose another cluster with --context"
+        raise ServerError(f"the cluster does not know SPPORuns: {remedy}") from error
+    except ForbiddenError as error:
+        remedy = "ask an administrator for that right, or choose another --context or -n"
+        raise RightsError(f"{one_line(error.message, QUOTED_CHARACTERS)}: {remedy}") from error
+    except ApiError as error:
+        if error.status == 401:
+            raise RightsError("the API server does not accept the credentials: log in to the cluster again") from error
+        if error.status:
+            raise ServerError(f"{one_line(str(error), QUOTED_CHARACTERS)}: try again later") from error
+        why = one_line(error.message.rpartition("no answer from the API server: ")[2], QUOTED_CHARACTERS)
+        raise ServerError(
+            f"no answer from the API server at {why}: check the cluster, or choose another --context"
+        ) from error
+
+
+def explaining(pods: list[Object], message: str) -> list[Object]:
+    """The pods of an attempt, first the one that explains its end: of its words, else the first that failed.
+
+    If none failed, that of the first worker, of several the newest.
+    """
+
+    def key(pod: Object) -> tuple[object, ...]:
+        ended = stage_state(pod, "terminated") or {}
+        says = str(parsed(str(ended.get("message", "")).encode()).get("error", ""))
+        spoke = bool(message and says) and (says[:80] in message or message in says)
+        failed = phase_of(pod) == "Failed"
+        return (not spoke, not failed, str(ended.get("finishedAt", "")) if failed else "", worker_of(pod))
+
+    newest_first = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
+    return sorted(newest_first, key=key)
+
+
+def worker_of(pod: Mapping[str, Any]) -> int:
+    return int(pod["metadata"].get("annotations", {}).get(resources.INDEX_ANNOTATION, 0))
+
+
+def event_time(event: Mapping[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
+
+
+def _title(pod: Object) -> str:
+    return f"pod {pod['metadata']['name']} (worker {worker_of(pod)}, {phase_of(pod)})"
+
+
+def _gone(run: Run, wanted: Wanted, message: str) -> str:
+    keep = run.spec.get("retention", {}).get("finishedJobsSeconds")
+    job = run.job_name(wanted.step, wanted.attempt)
+    worker = "" if wanted.worker is None else f" of worker {wanted.worker}"
+    kept = f"; the status kept of it: {message}" if message else ""
+    return (
+        f"no pod{worker} of Job {job} is left: finished Jobs are removed after {keep} s "
+        f"(spec.retention.finishedJobsSeconds){kept}"
+    )
+
+
+def _without_details(run: Object) -> Object:
+    status = {key: value for key, value in run.get("status", {}).items() if key != "iterations"}
+    return {"metadata": run["metadata"], "status": status}

@@ -1,0 +1,215 @@
+"""`sppo watch`: a run until its end, or all runs until Ctrl-C, from states that are read again and again.
+
+Level-triggered: what happened is what two states differ in, so nothing is lost when the API server is away for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from sppo_operator.board import PHASES, utc_now
+from sppo_operator.cluster import Runs
+from sppo_operator.decide import Outcome, Step
+from sppo_operator.errors import MissingError, ServerError
+from sppo_operator.explain import closing_lines
+from sppo_operator.facts import Record, Records, in_order, seconds_between, timestamp
+from sppo_operator.overview import (
+    Level,
+    Note,
+    Resource,
+    attention,
+    conditions_of,
+    exit_status,
+    has_ended,
+    shown_records,
+    status_of,
+)
+from sppo_operator.source import Source
+from sppo_operator.summary import duration
+from sppo_operator.tables import printable
+from sppo_operator.view import LiveView, PlainView, View
+
+POLL_SECONDS = 2.0
+DRAW_SECONDS = 0.25
+NOTHING_RUNS = 75
+"""EX_TEMPFAIL: the run has not ended, and no command carries it out."""
+
+
+async def watch(source: Source, view: View) -> int:
+    """Show the run until it has ended; returns the exit status of the command."""
+    resource = await source.resource()
+    with view.shown():
+        resource = await _follow(source, view, resource)
+    if has_ended(resource):
+        return _conclude(source, view, resource)
+    view.warn(f"error: {source.stopped(resource)}")
+    return NOTHING_RUNS
+
+
+async def _follow(source: Source, view: View, resource: Resource) -> Resource:
+    """The run as it is when it has ended, or when nothing carries it out."""
+    records = shown_records(resource)
+    if isinstance(view, PlainView):
+        _introduce(view, resource)
+    while not (has_ended(resource) or source.stopped(resource)):
+        newest = await _next(source, view, resource, records)
+        _check_same(resource, newest)
+        found = shown_records(newest)
+        for step, number, record in differences(records, found):
+            _tell(view, step, number, record)
+        resource, records = newest, found
+    return resource
+
+
+async def _next(source: Source, view: View, resource: Resource, records: Records) -> Resource:
+    """The state after a while; meanwhile the board is drawn, since times pass and terminals are resized."""
+    loop = asyncio.get_running_loop()
+    notes: list[Note] = []
+    while True:
+        until = loop.time() + POLL_SECONDS
+        while loop.time() < until:
+            view.show(resource, records, notes)
+            await asyncio.sleep(DRAW_SECONDS)
+        try:
+            return await source.resource()
+        except ServerError as error:
+            notes = [Note(Level.WAIT, f"{error}; trying again")]
+
+
+def _check_same(old: Resource, new: Resource) -> None:
+    name = new["metadata"]["name"]
+    if old["metadata"].get("uid") != new["metadata"].get("uid"):
+        raise MissingError(f"run {name} was deleted, and another one has its name now: watch it anew")
+
+
+def differences(old: Records, new: Records) -> Iterator[tuple[Step, int, Record]]:
+    """Every attempt that began or ended: step, number, and the record as it was when that attempt was the newest.
+
+    The outcome RUNNING says that it began.
+    """
+    for step in in_order(new):
+        before = {attempt.number: attempt.outcome for attempt in old.get(step, Record()).newest}
+        first = old.get(step, Record()).attempts.made
+        for position, attempt in enumerate(new[step].newest, 1):
+            known = before.get(attempt.number)
+            record = replace(new[step], newest=new[step].newest[:position])
+            if known is None and attempt.number > first:
+                started = replace(attempt, outcome=Outcome.RUNNING, finished=None)
+                yield step, attempt.number, replace(record, newest=(*record.newest[:-1], started))
+            if (
+                attempt.outcome is not Outcome.RUNNING
+                and attempt.outcome is not known
+                and (known or attempt.number > first)
+            ):
+                yield step, attempt.number, record
+
+
+def _tell(view: View, step: Step, number: int, record: Record) -> None:
+    if record.newest[-1].outcome is Outcome.RUNNING:
+        view.started(step, number)
+    else:
+        view.ended(step, record)
+
+
+def _introduce(view: View, resource: Resource) -> None:
+    status = status_of(resource)
+    name = f"{resource['metadata'].get('namespace', 'default')}/{resource['metadata']['name']}"
+    summary = status.get("summary", {})
+    parts = [status.get("phase", "New")]
+    parts += [f"iteration {summary['iteration']}"] if "iteration" in summary else []
+    parts += [summary["stage"]] if "stage" in summary else []
+    parts += [f"win rate {summary['winRate']}"] if "winRate" in summary else []
+    view.say(f"{name}: {', '.join(parts)}")
+
+
+def _conclude(source: Source, view: View, resource: Resource) -> int:
+    for note in attention(resource):
+        view.warn(f"warning: {note.text}")
+    status = exit_status(resource)
+    if status:
+        view.warn(f"error: {conditions_of(resource)['Succeeded']['message']}")
+        view.warn(f"See: {source.command('describe')}")
+    else:
+        view.finish(shown_records(resource), source.results, closing_lines(source, resource))
+    return status
+
+
+async def watch_all(runs: Runs, view: View, *, everywhere: bool) -> int:
+    """Show all runs until Ctrl-C."""
+    with view.shown():
+        said: dict[tuple[str, str], str] = {}
+        notes: list[Note] = []
+        while True:
+            try:
+                found, notes = await runs.list(), []
+            except ServerError as error:
+                if not said and not notes:
+                    raise
+                notes = [Note(Level.WAIT, f"{error}; trying again")]
+            if isinstance(view, LiveView):
+                view.draw(runs_table(found, notes, everywhere=everywhere))
+            else:
+                said = _say_changes(view, found, said)
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def runs_table(found: list[dict[str, Any]], notes: list[Note], *, everywhere: bool) -> Table:
+    """As `kubectl get sppo`, with what needs attention."""
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    for title in _columns(everywhere):
+        table.add_column(title, no_wrap=True, overflow="ellipsis", justify="right" if title == "age" else "left")
+    for run in found:
+        cells = _cells(run)
+        phase = cells["phase"]
+        styled: dict[str, Any] = cells | {"phase": Text(phase, PHASES.get(phase, "bold cyan"))}
+        table.add_row(*(styled[title] for title in _columns(everywhere)))
+    texts = [note.text for note in notes] or ([] if found else ["No runs here yet: kubectl apply -f FILE makes one."])
+    table.caption = printable("\n".join(texts)) if texts else None
+    return table
+
+
+def _columns(everywhere: bool) -> list[str]:
+    columns = ["name", "phase", "iteration", "stage", "progress", "left", "win rate", "age", "attention"]
+    return ["namespace", *columns] if everywhere else columns
+
+
+def _cells(run: Mapping[str, Any]) -> dict[str, str]:
+    status, metadata = status_of(run), run["metadata"]
+    summary = status.get("summary", {})
+    notes = attention(run)
+    message = conditions_of(run)["Succeeded"]["message"] if status.get("phase") == "Failed" else ""
+    return {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "phase": status.get("phase", "New"),
+        "iteration": summary.get("iteration", ""),
+        "stage": summary.get("stage", ""),
+        "progress": summary.get("progress", ""),
+        "left": summary.get("timeLeft", ""),
+        "win rate": summary.get("winRate", ""),
+        "age": duration(max(0.0, seconds_between(metadata["creationTimestamp"], timestamp(utc_now())))),
+        "attention": printable(message or (notes[0].text if notes else "")).plain,
+    }
+
+
+def _say_changes(
+    view: View, found: list[dict[str, Any]], said: dict[tuple[str, str], str]
+) -> dict[tuple[str, str], str]:
+    """One line per run whose phase, stage or need has changed, and one for each that is gone."""
+    now: dict[tuple[str, str], str] = {}
+    for run in found:
+        cells = _cells(run)
+        told = [cells[name] for name in ("phase", "iteration", "stage", "win rate", "attention") if cells[name]]
+        key = (cells["namespace"], cells["name"])
+        now[key] = f"{cells['namespace']}/{cells['name']}: {', '.join(told)}"
+        if said.get(key) != now[key]:
+            view.say(now[key])
+    for namespace, name in said.keys() - now.keys():
+        view.say(f"{namespace}/{name}: deleted")
+    return now
