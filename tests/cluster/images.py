@@ -26,10 +26,19 @@ from testbed.build import HOST_CACHE, cache_folder
 ROOT = Path(__file__).parents[2]
 CACHE = cache_folder("images")
 SUITE = "bookworm"
+# That variant only unpacks packages: dpkg's database, which a bill of materials reads, would stay empty.
+_RECORD = (
+    'for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb --field "$deb"; echo Status: install ok installed; echo; done'
+    ' >> "$1/var/lib/dpkg/status"'
+)
 BASES = {
     "build": ["--variant=minbase", "--include=python3-venv,ca-certificates"],
     # No package manager, no coreutils. vLLM asks lscpu, through sh, and loads libnuma.
-    "runtime": ["--variant=extract", "--include=python3,libpython3-stdlib,libstdc++6,dash,util-linux,libnuma1"],
+    "runtime": [
+        "--variant=extract",
+        "--include=base-files,python3,libpython3-stdlib,libstdc++6,dash,util-linux,libnuma1",
+        f"--extract-hook={_RECORD}",
+    ],
 }
 NO_DOCUMENTS = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
 SOURCES = {
