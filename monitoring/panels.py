@@ -1,0 +1,308 @@
+"""Panels of Grafana in the few forms that our dashboards use, so that alike things look alike.
+
+Queries drop the labels of the pod that was scraped: runs are told of by whichever replica leads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from grafana_foundation_sdk.builders import (
+    barchart,
+    bargauge,
+    common,
+    dashboard,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+    trend,
+)
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models import common as kinds
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    DataTransformerConfig,
+    DynamicConfigValue,
+    FieldColorModeId,
+    GridPos,
+    Panel,
+    Threshold,
+    ThresholdsMode,
+    ValueMap,
+    ValueMapping,
+    ValueMappingResult,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from monitoring.colours import BLUE, GREY
+
+DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+NO_DATA = "–"
+
+Query = prometheus.Dataquery
+Drawn = Builder[Panel]
+Steps = Sequence[tuple[float | None, str]]
+"""Lower bounds, None for the first, and the colours from there."""
+Colours = Mapping[str, str]
+"""By the text that they colour."""
+Look = DynamicConfigValue
+
+
+def over_time(expression: str, legend: str) -> Query:
+    """A line per series."""
+    return Query().expr(expression).range().legend_format(legend).datasource(DATASOURCE)
+
+
+def at_once(expression: str, legend: str = "") -> Query:
+    """The values at the end of the time range."""
+    return Query().expr(expression).instant().legend_format(legend).datasource(DATASOURCE)
+
+
+def rows(expression: str) -> Query:
+    """The same, as rows of a table with a column per label."""
+    return at_once(expression).format(PromQueryFormat.TABLE)
+
+
+def lines(
+    title: str,
+    description: str,
+    *queries: Query,
+    at: GridPos,
+    unit: str = "short",
+    stacked: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> Drawn:
+    """Curves over time."""
+    panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named(queries)).unit(unit).no_value(NO_DATA)
+    panel.line_width(1).fill_opacity(30 if stacked else 8).show_points(kinds.VisibilityMode.AUTO).point_size(4)
+    panel.legend(_legend()).tooltip(_tooltip())
+    if stacked:
+        panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
+    if low is not None:
+        panel.min(low)
+    if high is not None:
+        panel.max(high)
+    return panel
+
+
+def bars(title: str, description: str, *queries: Query, at: GridPos, unit: str = "short") -> Drawn:
+    """Events over time: stacked bars."""
+    panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named(queries)).unit(unit).no_value(NO_DATA).min(0)
+    panel.draw_style(kinds.GraphDrawStyle.BARS).fill_opacity(70).line_width(0)
+    panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
+    return panel.legend(_legend()).tooltip(_tooltip())
+
+
+def by_iteration(
+    title: str,
+    description: str,
+    curves: Mapping[str, str],
+    *,
+    at: GridPos,
+    unit: str = "short",
+    bands: Mapping[str, tuple[str, str]] | None = None,
+    line_at: float | None = None,
+) -> Drawn:
+    """Curves whose abscissa is the label `iteration`; `curves` has their expressions by name.
+
+    `bands` names the lower and upper end of a curve's interval; `line_at` draws a dashed line at this height.
+    """
+    panel = trend.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named([rows(expression) for expression in curves.values()]))
+    panel.transformations(_numbered_rows(list(curves)))
+    panel.x_field("iteration").unit(unit).decimals(3).no_value(NO_DATA)
+    panel.line_width(2).fill_opacity(0).show_points(kinds.VisibilityMode.ALWAYS).point_size(8)
+    panel.legend(_legend()).tooltip(_tooltip())
+    panel.override_by_name("iteration", [_property("unit", "none"), _property("decimals", 0)])
+    if line_at is not None:
+        panel.thresholds(_thresholds([(None, "transparent"), (line_at, GREY)]))
+        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(kinds.GraphThresholdsStyleMode.DASHED))
+    for low, high in (bands or {}).values():
+        hidden = _property("custom.hideFrom", {"legend": True, "tooltip": False, "viz": False})
+        bare = [hidden, _property("custom.lineWidth", 0), _property("custom.showPoints", "never")]
+        colour = _property("color", {"mode": "fixed", "fixedColor": BLUE})
+        panel.override_by_name(low, [*bare, colour])
+        fill = [_property("custom.fillBelowTo", low), _property("custom.fillOpacity", 20)]
+        panel.override_by_name(high, [*bare, colour, *fill])
+    return panel
+
+
+def number(
+    title: str,
+    description: str,
+    *queries: Query,
+    at: GridPos,
+    unit: str = "short",
+    steps: Steps = ((None, BLUE),),
+    decimals: int | None = None,
+    no_value: str = NO_DATA,
+) -> Drawn:
+    """One figure, or a few with their names."""
+    panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named(queries)).unit(unit).no_value(no_value).thresholds(_thresholds(steps))
+    panel.color_mode(kinds.BigValueColorMode.VALUE).graph_mode(kinds.BigValueGraphMode.NONE)
+    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    panel.text_mode(kinds.BigValueTextMode.VALUE_AND_NAME if len(queries) > 1 else kinds.BigValueTextMode.VALUE)
+    return panel if decimals is None else panel.decimals(decimals)
+
+
+def word(title: str, description: str, query: Query, *, label: str, colours: Colours, at: GridPos) -> Drawn:
+    """The value of a label, large."""
+    panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named([query])).no_value(NO_DATA).mappings([_mapping(colours)]).thresholds(
+        _thresholds(((None, BLUE),))
+    )
+    panel.color_mode(kinds.BigValueColorMode.BACKGROUND_SOLID).graph_mode(kinds.BigValueGraphMode.NONE)
+    return panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields(f"/^{label}$/"))
+
+
+def gauges(
+    title: str, description: str, query: Query, *, at: GridPos, unit: str, high: float | None = None, no_value: str
+) -> Drawn:
+    """A horizontal bar per series."""
+    panel = bargauge.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named([query])).unit(unit).no_value(no_value).min(0).thresholds(_thresholds(((None, BLUE),)))
+    panel.orientation(kinds.VizOrientation.HORIZONTAL).display_mode(kinds.BarGaugeDisplayMode.BASIC)
+    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    return panel if high is None else panel.max(high)
+
+
+def matrix(title: str, description: str, query: Query, *, row: str, column: str, at: GridPos, unit: str) -> Drawn:
+    """A bar per value of the label `row`, a numeral, stacked by the label `column`."""
+    panel = barchart.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named([query])).unit(unit).no_value(NO_DATA)
+    panel.transformations(
+        [
+            _as_type(row, "number"),
+            _sorted_by(row),
+            _as_type(row, "string"),
+            _transformation("groupingToMatrix", rowField=row, columnField=column, valueField="Value"),
+        ]
+    )
+    panel.stacking(kinds.StackingMode.NORMAL).fill_opacity(70).line_width(0).show_value(kinds.VisibilityMode.NEVER)
+    return panel.legend(_legend()).tooltip(_tooltip())
+
+
+def timeline(
+    title: str, description: str, query: Query, *, states: Mapping[int, tuple[str, str]], at: GridPos
+) -> Drawn:
+    """A bar per series over time; `states` has the text and the colour of each value."""
+    panel = statetimeline.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    results = {str(value): ValueMappingResult(text=text, color=colour) for value, (text, colour) in states.items()}
+    panel.targets(_named([query])).no_value(NO_DATA).mappings([ValueMap(options=results)])
+    panel.thresholds(_thresholds(((None, GREY),))).color_scheme(
+        dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS)
+    )
+    panel.show_value(kinds.VisibilityMode.AUTO).merge_values(True).row_height(0.8).fill_opacity(80).line_width(0)
+    return panel.legend(common.VizLegendOptions().show_legend(False)).tooltip(_tooltip())
+
+
+def columns(
+    title: str,
+    description: str,
+    queries: Mapping[str, Query],
+    *,
+    at: GridPos,
+    looks: Mapping[str, Sequence[Look]],
+    sort_by: str,
+    numerals: Iterable[str] = (),
+    no_value: str = NO_DATA,
+) -> Drawn:
+    """A table whose rows are joined by their common labels; `queries` has a column's name for each value.
+
+    A name that begins with "_" only brings its labels. `sort_by` descends if it begins with "-"; labels that are
+    `numerals` are sorted as numbers.
+    """
+    panel = table.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel.targets(_named(queries.values())).no_value(no_value)
+    panel.transformations(_joined(list(queries), numerals)).cell_height(kinds.TableCellHeight.SM)
+    for name, look in looks.items():
+        panel.override_by_name(name, list(look))
+    order = common.TableSortByFieldState().display_name(sort_by.removeprefix("-")).desc(sort_by.startswith("-"))
+    return panel.sort_by([order])
+
+
+def unit(name: str) -> list[Look]:
+    return [_property("unit", name)]
+
+
+def coloured(colours: Colours) -> list[Look]:
+    """Text in a colour that depends on it."""
+    return [_property("custom.cellOptions", {"type": "color-text"}), _property("mappings", [_mapping(colours)])]
+
+
+def leading_to(title: str, url: str) -> list[Look]:
+    return [_property("links", [{"title": title, "url": url}])]
+
+
+def grid(width: int, height: int) -> GridPos:
+    """The size of a panel; the dashboard finds its place. 24 is the whole width."""
+    return GridPos(w=width, h=height)
+
+
+def _named(queries: Iterable[Query]) -> list[Builder[Any]]:
+    return [query.ref_id(chr(ord("A") + number)) for number, query in enumerate(queries)]
+
+
+def _legend() -> Builder[kinds.VizLegendOptions]:
+    return common.VizLegendOptions().show_legend(True).placement(kinds.LegendPlacement.BOTTOM)
+
+
+def _tooltip() -> Builder[kinds.VizTooltipOptions]:
+    return common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING)
+
+
+def _thresholds(steps: Steps) -> Builder[Any]:
+    found = [Threshold(value=value, color=colour) for value, colour in steps]
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(found)
+
+
+def _mapping(colours: Colours) -> ValueMapping:
+    return ValueMap(options={word: ValueMappingResult(text=word, color=colour) for word, colour in colours.items()})
+
+
+def _property(name: str, value: object) -> DynamicConfigValue:
+    return DynamicConfigValue(id_val=name, value=value)
+
+
+def _transformation(name: str, **options: object) -> DataTransformerConfig:
+    return DataTransformerConfig(id_val=name, options=options)
+
+
+def _as_type(field: str, kind: str) -> DataTransformerConfig:
+    return _transformation("convertFieldType", fields={}, conversions=[{"targetField": field, "destinationType": kind}])
+
+
+def _sorted_by(field: str) -> DataTransformerConfig:
+    return _transformation("sortBy", fields={}, sort=[{"field": field, "desc": False}])
+
+
+def _values(names: Sequence[str]) -> dict[str, str]:
+    """What Grafana calls the values: by their query, but for one that alone has any, which may only be the first."""
+    return {f"Value #{chr(ord('A') + number)}": name for number, name in enumerate(names)} | {"Value": names[0]}
+
+
+def _numbered_rows(names: Sequence[str]) -> list[DataTransformerConfig]:
+    return [
+        _transformation("merge"),
+        _as_type("iteration", "number"),
+        _sorted_by("iteration"),
+        _transformation("organize", excludeByName={"Time": True}, indexByName={}, renameByName=_values(names)),
+    ]
+
+
+def _joined(names: Sequence[str], numerals: Iterable[str]) -> list[DataTransformerConfig]:
+    values = _values(names)
+    dropped = ["Time", *(value for value, name in values.items() if name.startswith("_"))]
+    renamed = {value: name for value, name in values.items() if value not in dropped}
+    return [
+        _transformation("merge"),
+        *(_as_type(label, "number") for label in numerals),
+        _transformation("organize", excludeByName=dict.fromkeys(dropped, True), indexByName={}, renameByName=renamed),
+    ]
