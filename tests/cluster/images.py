@@ -95,6 +95,15 @@ def load(image: str, ctr: Sequence[str]) -> None:
         raise RuntimeError(f"containerd did not take {image}: see what ctr wrote")
 
 
+def output_in(image: str, *command: str, stdin: str) -> str:
+    """What a command prints in a container of an image."""
+    container = _output(*_buildah("from"), "--pull-never", image).strip()
+    try:
+        return _output(*_buildah("run"), "--isolation=chroot", container, "--", *command, stdin=stdin)
+    finally:
+        _output(*_buildah("rm"), container)
+
+
 def _images(ctr: Sequence[str]) -> dict[str, str]:
     """Our own images in containerd: the digests of their manifests, by name."""
     lines = _output(*ctr, "image", "ls").splitlines()[1:]
@@ -157,8 +166,8 @@ def _buildah(command: str) -> list[str]:
     return ["env", f"TMPDIR={_folder('tmp')}", "buildah", *roots, "--storage-driver=overlay", command]
 
 
-def _output(*command: str) -> str:
-    finished = subprocess.run(command, check=False, capture_output=True, text=True)
+def _output(*command: str, stdin: str = "") -> str:
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, input=stdin)
     if finished.returncode:
         said = "\n".join(finished.stderr.strip().splitlines()[-8:])
         raise RuntimeError(f"{' '.join(command)} ended with {finished.returncode}:\n{said}")
