@@ -124,11 +124,14 @@ def yaml_of(resource: Mapping[str, Any]) -> str:
 def replace_file(path: Path, text: str) -> None:
     """Write beside, sync, rename: a reader or a crash sees the old file or the new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")  # `sppo report` may write beside a run
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
