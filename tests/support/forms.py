@@ -78,6 +78,10 @@ def git(words: list[str]) -> None:
     assert words[0] in {"clone", "checkout", "fetch", "tag"}, words
 
 
+def python(words: list[str]) -> None:
+    assert all((ROOT / word).exists() for word in words if word.endswith(".py")), words
+
+
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "docker": docker,
     "git": git,
@@ -85,5 +89,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "kind": kind,
     "kubectl": kubectl,
     "make": make,
+    "pytest": python,
+    "python": python,
     "cd": lambda words: None,
 }
