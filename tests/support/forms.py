@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from sppo_operator.options import make_parser
 
 ROOT = Path(__file__).parents[2]
 VALUES = ROOT / "charts/sppo-operator/values.yaml"
@@ -68,7 +69,17 @@ def assert_value(values: Any, path: str) -> None:
         values = values[name]
 
 
+def sppo(words: list[str]) -> None:
+    try:
+        make_parser("sppo").parse_args(words)
+    except SystemExit as refused:
+        raise AssertionError(f"sppo does not take {words}") from refused
+
+
 def kubectl(words: list[str]) -> None:
+    if words[0] == "sppo":
+        sppo(words[1:])
+        return
     verbs = {"apply", "get", "describe", "logs", "wait", "create", "annotate", "patch", "delete", "label", "explain"}
     assert words[0] in verbs, words
     assert all((ROOT / file).exists() for file in options(words, "-f", "-k") if file != "-"), words
@@ -89,6 +100,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "kind": kind,
     "kubectl": kubectl,
     "make": make,
+    "sppo": sppo,
     "pytest": python,
     "python": python,
     "cd": lambda words: None,

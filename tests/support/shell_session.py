@@ -63,6 +63,7 @@ class Session:
             status = bash.wait(seconds)
         except subprocess.TimeoutExpired:
             self._end(bash.pid)
+            bash.wait()
             raise AssertionError(
                 f"{block}: not over after {seconds:.0f} s; it printed:\n{tail(shown.read_text())}"
             ) from None
@@ -83,6 +84,7 @@ class Session:
         timer.cancel()
         self._end(bash.pid)
         bash.wait()
+        bash.stdout.close()
         assert block.until in printed, f"{block} did not print {block.until!r} within {seconds:.0f} s:\n{tail(printed)}"
         return printed
 
