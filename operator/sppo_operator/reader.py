@@ -166,10 +166,10 @@ def fetched_from(log: str) -> Fetched:
     curves, samples, made = (_checked(document, part, check) for part, check in PARTS.items())
     missing = [str(sentence) for sentence in _list(document.get("damaged"))]
     missing += [
-        f"Of the curves of iteration {number} only every {every}th step was read."
+        f"Of the curves of iteration {number}, one step of {every} was read."
         for number, every in _object(document.get("every")).items()
     ]
-    return Fetched(all_curves=curves, all_samples=samples, all_made=made, missing=missing)
+    return Fetched(all_curves=curves, all_samples=samples, all_made=made, missing=tuple(missing))
 
 
 PARTS: Mapping[str, Callable[[Any], Any]] = {"curves": curves_in, "samples": samples_in, "made": made_in}

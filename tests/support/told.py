@@ -167,7 +167,7 @@ def full() -> tuple[dict[str, Any], Told]:
         by_training={number: full_curves() for number in (1, 2, 3)},
         by_evaluation={2: samples()},
         by_step={step: Made(content_digest="d" * 64, provenance=notes) for step in records},
-        missing=["Of the curves of iteration 3 only every 2nd step was read."],
+        missing=["Of the curves of iteration 3, one step of 2 was read."],
     )
     failures = {"application": 1, "disruption": 1}
     return resource(records, failures=failures, gpuSeconds={"train": 5400, "generate": 1200}), told

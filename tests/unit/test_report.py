@@ -66,7 +66,7 @@ def test_a_finished_run_has_everything() -> None:
     for said in (
         "The second oracle sees less.",
         "Past its best.",
-        "Not in this report. Of the curves of iteration 3 only every 2nd step was read.",
+        "Not in this report. Of the curves of iteration 3, one step of 2 was read.",
         "iteration 2, 95 % interval 70 to 78 %",
         "6,600 GPU-seconds requested",
         "In the whole run, by cause: application 1, disruption 1.",
