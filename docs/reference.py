@@ -23,8 +23,8 @@ HEAD = """\
 
 In the tables, *required* has no default, and *–* is absent unless you set it. The column *may change* says whether a
 run that exists takes another value: *no* is refused by the API server, *grows* takes a larger one, *yes* applies from
-the next Job, and *in part* is said field by field. A *decimal* is a number with a fraction, written as a string, `"5e-7"`:
-floats do not survive every client.
+the next Job, and *in part* is said field by field. A *decimal* is a number with a fraction, written as a string,
+`"5e-7"`: floats do not survive every client.
 """
 
 CONDITIONS = {
