@@ -3,7 +3,7 @@
 STYLE = """
 :root { color-scheme: light dark; --paper: #f6f7f8; --card: #fff; --ink: #1a1d21; --soft: #575e66; --faint:
   #e1e4e8; --grid: #e9ebee; --good: #0b6b47; --bad: #b42318; --unsure: #7a4d00; --good-bg: #e3f4ec; --bad-bg:
-  #fdeceA; --unsure-bg: #fdf3dc; --s0: #005f9e; --s1: #b04a00; --s2: #00735a; --done: #4f8fc4; --waiting: #b9c0c8;
+  #fdecea; --unsure-bg: #fdf3dc; --s0: #005f9e; --s1: #b04a00; --s2: #00735a; --done: #4f8fc4; --waiting: #b9c0c8;
   --on: #fff; --bar: #2f6f9f; }
 @media screen and (prefers-color-scheme: dark) { :root { --paper: #121417; --card: #1a1d21; --ink: #e8eaed;
   --soft: #a3abb4; --faint: #2e3338; --grid: #282d32; --good: #5fd3a2; --bad: #ff9287; --unsure: #f1bd5d;
