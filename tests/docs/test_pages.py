@@ -10,7 +10,21 @@ from types import ModuleType
 import forms
 import pytest
 import yaml
-from documents import INDEX, INSTALLED, LIST, ROOT, SHELL, Block, anchors, blocks, links, listed, pages, shell_blocks
+from documents import (
+    INDEX,
+    INSTALLED,
+    LIST,
+    ROOT,
+    SHELL,
+    Block,
+    anchors,
+    blocks,
+    inline_commands,
+    links,
+    listed,
+    pages,
+    shell_blocks,
+)
 from sppo_operator.validation import admit
 
 TEXTS = [*pages(), *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "DESIGN.md", "SECURITY.md"))]
@@ -64,6 +78,12 @@ def test_every_command_says_how_it_is_verified(block: Block) -> None:
 @pytest.mark.parametrize("block", [block for block in COMMANDS if block.kind == "form"], ids=str)
 def test_what_is_not_run_is_right_in_form(block: Block) -> None:
     for command in block.commands:
+        forms.check(command)
+
+
+@of_each_text
+def test_commands_within_sentences_are_right_in_form(page: Path) -> None:
+    for command in inline_commands(page):
         forms.check(command)
 
 

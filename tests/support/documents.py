@@ -119,6 +119,11 @@ def links(page: Path) -> list[str]:
     return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href|srcset)=\"([^\"]+)\"", text)
 
 
+def inline_commands(page: Path) -> list[str]:
+    """Commands within sentences: code that starts with the name of a program and says what it is to do."""
+    return re.findall(r"`((?:kubectl|helm|make|docker|kind|sppo) [^`]+)`", " ".join(prose(page).split()))
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to headings, and those of <a id="...">."""
     found: dict[str, int] = {}

@@ -12,6 +12,23 @@ import yaml
 from sppo_operator.options import make_parser
 
 ROOT = Path(__file__).parents[2]
+KUBECTL = {
+    *(
+        "annotate",
+        "apply",
+        "create",
+        "delete",
+        "describe",
+        "drain",
+        "edit",
+        "events",
+        "exec",
+        "explain",
+        "get",
+        "label",
+    ),
+    *("logs", "patch", "port-forward", "replace", "rollout", "scale", "top", "uncordon", "version", "wait"),
+}
 VALUES = ROOT / "charts/sppo-operator/values.yaml"
 
 
@@ -70,18 +87,19 @@ def assert_value(values: Any, path: str) -> None:
 
 
 def sppo(words: list[str]) -> None:
+    if len(words) == 1 and not words[0].startswith("-"):
+        words = [*words, "--help"]  # a command that is named, not called
     try:
         make_parser("sppo").parse_args(words)
-    except SystemExit as refused:
-        raise AssertionError(f"sppo does not take {words}") from refused
+    except SystemExit as ended:
+        assert not ended.code, f"sppo does not take {words}"
 
 
 def kubectl(words: list[str]) -> None:
     if words[0] == "sppo":
         sppo(words[1:])
         return
-    verbs = {"apply", "get", "describe", "logs", "wait", "create", "annotate", "patch", "delete", "label", "explain"}
-    assert words[0] in verbs, words
+    assert words[0] in KUBECTL, words
     assert all((ROOT / file).exists() for file in options(words, "-f", "-k") if file != "-"), words
 
 
