@@ -12,6 +12,19 @@ import yaml
 from sppo_operator.options import make_parser
 
 ROOT = Path(__file__).parents[2]
+HELM = {
+    "history",
+    "install",
+    "lint",
+    "package",
+    "push",
+    "rollback",
+    "show",
+    "status",
+    "template",
+    "uninstall",
+    "upgrade",
+}
 KUBECTL = {
     *(
         "annotate",
@@ -71,7 +84,7 @@ def kind(words: list[str]) -> None:
 
 def helm(words: list[str]) -> None:
     """Subcommand and values: every --set names one that the chart has."""
-    assert words[0] in {"install", "upgrade", "rollback", "uninstall", "pull", "show", "template", "push"}, words
+    assert words[0] in HELM, words
     values = yaml.safe_load(VALUES.read_text("utf-8"))
     for setting in options(words, "--set", "--set-string"):
         for pair in setting.split(","):
@@ -92,7 +105,8 @@ def sppo(words: list[str]) -> None:
     try:
         make_parser("sppo").parse_args(words)
     except SystemExit as ended:
-        assert not ended.code, f"sppo does not take {words}"
+        if ended.code:
+            raise AssertionError(f"sppo does not take {words}") from ended
 
 
 def kubectl(words: list[str]) -> None:
