@@ -140,22 +140,25 @@ def _in_a_row(curves: Mapping[int, Curves], names: Mapping[str, str]) -> list[Se
 
 
 def _results_table(records: Records, numbers: Sequence[int]) -> str:
-    second = any(win_rate(records, number, "secondWinRateBase") for number in numbers if number)
-    titles = ("iteration", "win rate vs base", "vs previous", *(("second oracle",) if second else ()))
+    rates = {
+        "win rate vs base": {number: win_rate(records, number) for number in numbers},
+        "vs previous": {number: win_rate(records, number, "winRatePrevious") for number in numbers if number > 1},
+        "second oracle": {number: win_rate(records, number, "secondWinRateBase") for number in numbers if number},
+    }
+    rates = {title: measured for title, measured in rates.items() if any(measured.values())}
     metrics = {"passRate": "pass rate", "meanTokens": "tokens", "distinctShare": "distinct", "klPerResponse": "KL"}
     rows = []
     for number in numbers:
         evaluated = records.get(Step(number, Stage.EVALUATE), Record())
-        rates = [win_rate(records, number), win_rate(records, number, "winRatePrevious") if number > 1 else None]
-        rates += [win_rate(records, number, "secondWinRateBase")] if second else []
         rows.append(
             (
                 "base" if number == 0 else str(number),
-                *(str(rate or "") for rate in rates),
+                *(str(measured.get(number) or "") for measured in rates.values()),
                 *(figure(evaluated.number(metric)) for metric in metrics),
             )
         )
-    return table((*titles, *metrics.values()), rows, caption="Held-out results, win rates with 95 % interval")
+    titles = ("iteration", *rates, *metrics.values())
+    return table(titles, rows, caption="Held-out results, win rates with 95 % interval")
 
 
 def _training_table(records: Records) -> str:

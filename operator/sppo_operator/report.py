@@ -132,12 +132,16 @@ def _about(story: Story) -> str:
     """What the run does, in a line."""
     spec = story.resource["spec"]
     started, finished = (story.status.get(key, "") for key in ("startTime", "finishTime"))
-    when = f", started {started}" if started else ""
-    when += f", ended {finished}" if finished else f", as of {story.now}" if started else ""
+    when = f", started {_clock(started)}" if started else ""
+    when += f", ended {_clock(finished)}" if finished else f", as of {_clock(story.now)}" if started else ""
     return (
         f"{spec['model']['source']}, {spec['iterations']} iterations of {spec['prompts']['perIteration']} prompts from "
         f"{spec['prompts']['source']}, judged by {spec['preference']['kind']}, beta {spec['objective']['beta']}{when}"
     )
+
+
+def _clock(time: str) -> str:
+    return f"{time[:10]} {time[11:16]} UTC"
 
 
 def _cards(story: Story) -> str:

@@ -120,24 +120,33 @@ def _second_oracle(records: Records, best: int) -> Iterator[Remark]:
     first, second = win_rate(records, best), win_rate(records, best, "secondWinRateBase")
     if first is None or second is None:
         return
-    gap = first.value - second.value
+    gap, gaps = first.value - second.value, _gaps(records)
+    history = f" By iteration the gap was {gaps} points." if "," in gaps else ""
     numbers = f"{percent(second.value)} ({interval(second)}) where the oracle of training says {percent(first.value)}"
     if first.low > 0.5 >= second.low:
         yield Remark(
             tone=Tone.BAD,
             title="The second oracle disagrees",
             sentence=f"It says {numbers}, a gap of {100 * gap:.0f} points: the policy may have learned the weaknesses "
-            "of its oracle (reward hacking). Read the answers below, and prefer an iteration on which both agree.",
+            f"of its oracle (reward hacking).{history} Read the answers below, and prefer an iteration on which both "
+            "agree.",
         )
     elif second.high < first.low:
         yield Remark(
             tone=Tone.UNSURE,
             title="The second oracle sees less",
             sentence=f"It says {numbers}: a part of the gain, {100 * gap:.0f} points, is seen by the oracle of "
-            "training alone. If the gap grows with the iterations, that is reward hacking.",
+            f"training alone.{history} A gap that grows is the sign of reward hacking.",
         )
     else:
         yield Remark(tone=Tone.GOOD, title="The second oracle agrees", sentence=f"It says {numbers}.")
+
+
+def _gaps(records: Records) -> str:
+    """By how many points the two oracles differ, for every iteration that both have judged."""
+    numbers = sorted({step.iteration for step in records if step.iteration > 0})
+    pairs = [(win_rate(records, number), win_rate(records, number, "secondWinRateBase")) for number in numbers]
+    return ", ".join(f"{100 * (first.value - second.value):.0f}" for first, second in pairs if first and second)
 
 
 def _past_its_best(records: Records, best: int) -> Iterator[Remark]:

@@ -29,6 +29,8 @@ FOR_THE_CLUSTER: Steps = {
 
 
 def main() -> None:
+    if missing := packages.no_browser():
+        print(f"The report's tests in a browser will be skipped: {missing}")
     if shutil.which("go") is None and not all(map(cached, OF_THE_CHART)):
         print("The chart's tests will be skipped: there is no Go to build Helm")
     else:

@@ -39,7 +39,6 @@ HOSTILE = {
     "SVG": "<svg onload=\"document.title='run'\"><a href=\"javascript:document.title='run'\">x</a></svg>",
     "end of the section": "</blockquote></article></section></main></body></html><style>*{display:none}</style>",
     "attribute": '" onmouseover="document.title=\'run\'" x="',
-    "comment": "<!-- <script>",
     "network": "<link rel=stylesheet href=//example.invalid/x.css><iframe src=//example.invalid></iframe>",
     "control characters": "\x00\x1b[2J\x07\x9b31m\ud800 bell",
     "right to left": "\u202eمرحبا بالعالم, override \u2066isolate " + "\u202e" * 40,
@@ -142,7 +141,7 @@ def samples() -> list[dict[str, Any]]:
     ranks = [*range(1, 9), *range(13, 29), *range(33, 41)]
     rows = []
     for rank in ranks:
-        is_shown = rank <= 4 or rank > 36 or 17 <= rank <= 24
+        is_shown = rank <= 4 or rank > 36 or 19 <= rank <= 22
         text = next(hostile, "An ordinary answer.") if is_shown else "An ordinary answer."
         rows.append(
             {

@@ -65,6 +65,7 @@ def test_a_finished_run_has_everything() -> None:
     assert "Iteration 2 is better than the base model : it wins 74 % of its comparisons on 40 held-out prompts" in read
     for said in (
         "The second oracle sees less.",
+        "By iteration the gap was 4, 18, 20 points. A gap that grows is the sign of reward hacking.",
         "Past its best.",
         "Not in this report. Of the curves of iteration 3, one step of 2 was read.",
         "iteration 2, 95 % interval 70 to 78 %",
@@ -104,7 +105,7 @@ def test_a_run_that_has_just_begun() -> None:
     assert "No trained policy has been evaluated yet ." in read
     assert '<figure class="chart">' not in text
     assert read.ids == ["time", "failures", "reproduce"]
-    assert "as of 2026-01-31T13:00:00Z" in read
+    assert "as of 2026-01-31 13:00 UTC" in read
 
 
 def test_a_run_without_status() -> None:

@@ -1,4 +1,4 @@
-"""What the node takes from the distribution: the container runtime and the tools that it and the kubelet call."""
+"""What the tests take from the distribution: the container runtime, the tools of it and the kubelet, and Prometheus."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _PROGRAMS = {
     "iproute2": "ip",
     "iptables": "iptables",
     "openssl": "openssl",
+    "prometheus": "promtool",
     "runc": "runc",
     "socat": "socat",
 }
@@ -38,7 +39,21 @@ def plugin_folder() -> Path | None:
 
 def install() -> None:
     """Installs what is missing; raises ClusterError where that is not possible."""
-    wanted = missing()
+    _install(missing())
+
+
+def no_browser() -> str:
+    """Installs Chromium if it is missing; says why the report cannot be looked at, if it is missing still."""
+    if shutil.which("chromium", path=SYSTEM_PATH):
+        return ""
+    try:
+        _install(["chromium"])
+    except ClusterError as error:
+        return str(error)
+    return ""
+
+
+def _install(wanted: list[str]) -> None:
     if not wanted:
         return
     if os.geteuid() or not shutil.which("apt-get"):
