@@ -7,9 +7,9 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from sppo_operator.api import Api
 from sppo_operator.cache import Cache, Key
@@ -24,6 +24,8 @@ ROUND_SECONDS = 1.0
 POD_SECONDS = 15.0
 """How long a pod is left alone after its log was read."""
 TAIL = {"container": CONTAINER, "tailLines": "50", "limitBytes": str(2**20)}
+SPEED = "PerSecond"
+"""How the names of figures end that are speeds."""
 LARGEST = 2**53 - 1
 """The largest number that the resource may hold."""
 
@@ -64,13 +66,19 @@ class ProgressBoard:
         """What a Job's workers said last, by the Job's uid and the worker's index."""
 
     def latest(self, job_uid: str) -> Mapping[str, Any] | None:
-        """What the Job's workers did together, with the first one's figures; None before any said something."""
+        """What the Job's workers did together, with the first one's figures; None before any said something.
+
+        Speeds add up over the workers that are not done.
+        """
         reports = [report for _, report in sorted(self._reports.get(job_uid, {}).items())]
         if not reports:
             return None
         done, total = (sum(report[name] for report in reports) for name in ("done", "total"))
         left = [report["secondsLeft"] for report in reports if "secondsLeft" in report]
-        return {**reports[0], "done": done, "total": total} | ({"secondsLeft": max(left)} if left else {})
+        together = {**reports[0], "done": done, "total": total} | ({"secondsLeft": max(left)} if left else {})
+        figures = reports[0].get("figures", {})
+        speeds = {name: _sum_of(name, reports) for name in figures if name.endswith(SPEED)}
+        return together | ({"figures": {**figures, **speeds}} if speeds else {})
 
     async def run(self) -> None:
         while True:
@@ -120,6 +128,11 @@ class ProgressBoard:
             self._changed(worker.run)
 
 
+def _sum_of(speed: str, reports: Iterable[Mapping[str, Any]]) -> float:
+    figures = [report.get("figures", {}).get(speed) for report in reports if report["done"] < report["total"]]
+    return float(sum(value for value in figures if _is_number(value) and abs(value) <= LARGEST))
+
+
 def _report(line: str) -> dict[str, Any] | None:
     """The progress that a line reports, if the resource can hold it: images are the user's, and logs hold anything."""
     progress = progress_of(line.encode())
@@ -134,4 +147,8 @@ def _report(line: str) -> dict[str, Any] | None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
+    return _is_number(value) and 0 <= value <= LARGEST
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

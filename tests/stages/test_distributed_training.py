@@ -150,7 +150,8 @@ def test_the_losses_of_two_ranks_are_those_of_one(alone: Path, both: Path) -> No
     print("loss after 20 steps:", curve(alone)[-1], curve(both)[-1], curve(both)[-1] / curve(alone)[-1] - 1)
     metrics_1, metrics_2 = trained(alone).require().result, trained(both).require().result
     assert metrics_2.keys() == metrics_1.keys()
-    for name, value in metrics_1.items():
+    for name in metrics_1.keys() - {"tokensPerSecond"}:
+        value = metrics_1[name]
         assert metrics_2[name] == pytest.approx(value, rel=1e-2, abs=1e-6), name
 
 

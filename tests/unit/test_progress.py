@@ -88,6 +88,19 @@ def test_workers_are_added_up() -> None:
     }  # fmt: skip
 
 
+def test_speeds_of_workers_at_work_are_added_up() -> None:
+    board = Board()
+    board.job()
+    speeds: list[Any] = [100.5, 50, "fast", 10**400, float("nan"), None, 7]
+    for index, speed in enumerate(speeds):
+        board.pod(f"p{index}", index)
+        board.logs.of[f"p{index}"] = line(10 if index == 6 else 3, figures={"loss": 2, "tokensPerSecond": speed})
+    board.look()
+    latest = board.latest("uid-j")
+    assert latest is not None
+    assert latest["figures"] == {"loss": 2, "tokensPerSecond": 150.5}
+
+
 def test_a_worker_that_ended_or_began_anew_still_counts_once() -> None:
     board = Board()
     board.job()

@@ -48,6 +48,8 @@ def evaluate(stage: Stage[EvaluateConfig]) -> Manifest:
 
     rows: list[Row] = []
     result = statistics([row for group in new.values() for row in group])
+    sampled = samples[config.iteration].require().result
+    result |= {name: sampled[name] for name in ("tokensPerSecond",) if name in sampled}
     for name, verdicts in _verdicts(stage, prepared, new, responses).items():
         for opponent, policy in opponents.items():
             win_rates = {prompt_id: win_rate for prompt_id, (win_rate, _) in verdicts[policy].items()}

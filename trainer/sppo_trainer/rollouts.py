@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,16 +124,17 @@ def sample(  # noqa: PLR0913  # what differs between training and evaluation, ea
     def sample_chunk(index: int) -> Mapping[str, float]:
         nonlocal engine
         engine = engine or _open_engine(folder, generation, longest)
+        began = time.monotonic()
         rows = _sample(
             engine, [prepared.rows[i] for i in chunks[index]], purpose, policy, stage.config.seed, sampling, decode
         )
-        figures = statistics(rows)
+        figures = statistics(rows) | {"seconds": time.monotonic() - began}
         with artifact.chunk(index).draft() as draft:
             tables.write(rows, tables.RESPONSES, draft.path("responses.parquet"))
             stage.commit(
                 draft, kind="chunk", iteration=policy, config=config, inputs=inputs, rows=len(rows), result=figures
             )
-        return {"meanTokens": figures["meanTokens"]}
+        return {"meanTokens": figures["meanTokens"], "tokensPerSecond": figures["tokens"] / figures["seconds"]}
 
     complete = run_chunks(
         artifact,
@@ -155,8 +157,17 @@ def sample(  # noqa: PLR0913  # what differs between training and evaluation, ea
         inputs=inputs,
         rows=len(rows),
         parts=parts(artifact, len(chunks)),
-        result=statistics(rows),
+        result=statistics(rows) | _speed([artifact.chunk(index) for index in range(len(chunks))], workers),
     )
+
+
+def _speed(chunks: Sequence[Artifact], workers: int) -> dict[str, float]:
+    """Of all workers together, from the time that each chunk took: whoever sampled it, in whatever attempt."""
+    results = [chunk.require().result for chunk in chunks]
+    if not all("seconds" in result for result in results):  # an earlier version sampled some of them
+        return {}
+    tokens, seconds = (sum(result[name] for result in results) for name in ("tokens", "seconds"))
+    return {"tokensPerSecond": min(workers, len(chunks)) * tokens / seconds}
 
 
 def statistics(rows: Sequence[Row]) -> dict[str, float]:

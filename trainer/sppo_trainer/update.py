@@ -52,6 +52,8 @@ FINAL_PROMPTS = 64  # the figures at the end are means over so many prompts, to 
 # Mean |h| per token before the first step, in nats: the same code on the same weights differs by rounding only.
 INITIAL_BOUND = 0.01
 ROLES = ("best", "worst", "other")
+SHOWN = ("lossOverEta2", "gradNorm", "logRatioBest", "logRatioWorst", "learningRate")
+"""The curves that can be followed while the training runs."""
 
 Reference = Sequence[Sequence[float]]
 """log pi_t(y|x) by prompt and response, as float32 sums of log-probabilities."""
@@ -106,6 +108,8 @@ class Update:
         self.optimizer = fresh_optimizer(self.policy, training)
         self.done = 0
         self.curves: Curves = {}
+        self.stepped_tokens = 0
+        self.stepping_seconds = 0.0
 
     def reference_logprobs(self) -> list[list[list[float]]]:
         """log pi_t by prompt, response and token, in the packing of the first epoch; before the first step.
@@ -129,7 +133,11 @@ class Update:
         progress.update(self.done)
         saved = time.monotonic()
         for step in self.plan[self.done :]:
+            began = time.monotonic()
             figures = self._step(step, reference)
+            seconds, tokens = time.monotonic() - began, self._tokens_of(step)
+            self.stepping_seconds += seconds
+            self.stepped_tokens += tokens
             for name, value in figures.items():
                 self.curves.setdefault(name, []).append(value)
             self.done += 1
@@ -138,7 +146,7 @@ class Update:
                 self._check_weights()
                 checkpoints.save(self.done, self.policy, self.optimizer, self.curves)
                 saved = time.monotonic()
-            progress.update(self.done, lossOverEta2=figures["lossOverEta2"], gradNorm=figures["gradNorm"])
+            progress.update(self.done, **{name: figures[name] for name in SHOWN}, tokensPerSecond=tokens / seconds)
         self._check_weights()
 
     def final_figures(self, reference: Reference) -> dict[str, float]:
@@ -170,7 +178,15 @@ class Update:
             "attainedBest": sum(log_ratios["best"]) / (aims["best"] or 1.0),
             "attainedWorst": sum(log_ratios["worst"]) / (aims["worst"] or 1.0),
             "targetNet": _mean(targets),
+            **self._speed(),
         }
+
+    def _speed(self) -> dict[str, float]:
+        """Of the steps that this attempt did, if it did any; prompts count once."""
+        return {"tokensPerSecond": self.stepped_tokens / self.stepping_seconds} if self.stepped_tokens else {}
+
+    def _tokens_of(self, step: Step) -> int:
+        return sum(self.tokens[index] for micro_batch in step.micro_batches for index in micro_batch)
 
     def trained_policy(self, like: Path) -> PreTrainedModel | None:
         """pi_{t+1}, to be saved: on rank 0, None on the others. `like` is the folder of pi_t."""
