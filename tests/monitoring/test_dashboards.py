@@ -22,6 +22,7 @@ from monitoring.dashboards import FOLDER, rendered
 from monitoring.queries import asks, panels
 
 RULES = FOLDER.parent / "alerts.yaml"
+RUNBOOKS = Path(__file__).parents[2] / "docs/runbooks.md"
 FILES = ("run.json", "fleet.json")
 VARIABLES = {"__rate_interval": "2m", "__range": "1h", "namespace": "team", "run": "demo", "operator": ".*"}
 SCRAPED = {"namespace", "pod", "instance", "job", "container"}
@@ -55,7 +56,10 @@ def exposed() -> dict[str, set[str]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every expression of rules and dashboards, with where it stands."""
+    """Every expression of rules, runbooks and dashboards, with where it stands."""
+    for number, block in enumerate(re.findall(r"```promql\n(.*?)```", RUNBOOKS.read_text("utf-8"), re.DOTALL)):
+        for line in block.splitlines():
+            yield f"runbooks {number}", line
     for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
