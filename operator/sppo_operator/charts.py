@@ -94,11 +94,13 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
 
 
 def figure_of(value: float) -> str:
-    """A number as a label of at most seven characters, such as 0.727, -12.5, 1.7e-4."""
+    """A number as a label of at most six characters before its sign, such as 0.727, 0.081, -12.5, 1.7e-4."""
     if 0 < abs(value) < 0.001 or abs(value) >= 100_000:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if value == 0 or abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def _x_axis(low: float, high: float) -> Axis:

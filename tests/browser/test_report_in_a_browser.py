@@ -116,6 +116,17 @@ def test_texts_of_a_chart_do_not_lie_over_each_other(opened: Open) -> None:
     assert overlaps == []
 
 
+def test_no_text_of_a_chart_is_cut(opened: Open) -> None:
+    cut = opened().ask("""() => [...document.querySelectorAll("figure svg[role=img], .rows svg")].flatMap(svg => {
+      const frame = svg.getBoundingClientRect();
+      return [...svg.querySelectorAll("text")].filter(t => {
+        const box = t.getBoundingClientRect();
+        return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 3 || box.bottom > frame.bottom + 3;
+      }).map(t => t.textContent);
+    })""")
+    assert cut == []
+
+
 def test_charts_and_regions_have_names_for_those_who_do_not_see_them(opened: Open) -> None:
     page = opened().page
     names = [image.get_attribute("aria-label") or "" for image in page.get_by_role("img").all()]
