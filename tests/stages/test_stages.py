@@ -16,6 +16,7 @@ import pytest
 import torch
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Artifact
+from sppo_trainer.rollouts import speed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -227,6 +228,35 @@ def test_gradient_accumulation_changes_memory_and_not_the_step(finished: Path, t
     )
     for name in ("loss", "gradNorm"):
         assert pieces[name] == pytest.approx(whole[name], rel=1e-4)
+
+
+def test_a_stage_shows_its_curves_and_its_speed_while_it_works(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = without(finished, tmp_path, "i1/generate", "i1/score", "i1/train", "i1/evaluate", "i2")
+    shown = {}
+    for stage in ("generate", "score", "train"):
+        assert pipeline.run_inside(stage, pipeline.config(stage, 1, root), root).exit_code == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"progress"')]
+        shown[stage] = lines[-1]["progress"]["figures"]
+    assert shown["generate"].keys() == {"meanTokens", "tokensPerSecond"}
+    curves = {"lossOverEta2", "gradNorm", "logRatioBest", "logRatioWorst", "learningRate"}
+    assert shown["train"].keys() == {*curves, "tokensPerSecond"}
+    assert shown["train"]["learningRate"] > 0
+    for figures in (
+        shown["generate"],
+        shown["train"],
+        *(metrics(root, f"i1/{stage}") for stage in ("generate", "train")),
+    ):
+        assert figures["tokensPerSecond"] > 0
+    assert metrics(finished, "i1/evaluate")["tokensPerSecond"] > 0
+
+
+def test_a_speed_needs_the_time_of_every_chunk() -> None:
+    chunk = {"tokens": 100, "seconds": 4.0}
+    assert speed([chunk, chunk, chunk], workers=2) == {"tokensPerSecond": 50.0}
+    assert speed([chunk], workers=2) == {"tokensPerSecond": 25.0}, "only one of them had work"
+    assert speed([chunk, {"tokens": 100}], workers=2) == {}, "an earlier version did not take the time"
 
 
 def test_lora_trains_the_adapter_and_saves_whole_weights(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def sample(  # noqa: PLR0913  # what differs between training and evaluation, ea
         engine.close()
     if not complete:
         return None
-    rows = rows_of((artifact.chunk(index) for index in range(len(chunks))), "responses.parquet")
+    done = [artifact.chunk(index) for index in range(len(chunks))]
+    rows = rows_of(done, "responses.parquet")
     return stage.commit(
         artifact.draft(),
         kind=purpose,
@@ -157,16 +158,15 @@ def sample(  # noqa: PLR0913  # what differs between training and evaluation, ea
         inputs=inputs,
         rows=len(rows),
         parts=parts(artifact, len(chunks)),
-        result=statistics(rows) | _speed([artifact.chunk(index) for index in range(len(chunks))], workers),
+        result=statistics(rows) | speed([chunk.require().result for chunk in done], workers),
     )
 
 
-def _speed(chunks: Sequence[Artifact], workers: int) -> dict[str, float]:
+def speed(chunks: Sequence[Mapping[str, Any]], workers: int) -> dict[str, float]:
     """Of all workers together, from the time that each chunk took: whoever sampled it, in whatever attempt."""
-    results = [chunk.require().result for chunk in chunks]
-    if not all("seconds" in result for result in results):  # an earlier version sampled some of them
+    if not all("seconds" in chunk for chunk in chunks):  # an earlier version sampled some of them
         return {}
-    tokens, seconds = (sum(result[name] for result in results) for name in ("tokens", "seconds"))
+    tokens, seconds = (sum(chunk[name] for chunk in chunks) for name in ("tokens", "seconds"))
     return {"tokensPerSecond": min(workers, len(chunks)) * tokens / seconds}
 
 
