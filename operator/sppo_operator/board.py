@@ -27,7 +27,7 @@ MARKS = {
     "GivenUp": ("✗", "yellow"),
     "Pending": ("·", "dim"),
 }
-WORDS = {"Queued": "queued", "Suspended": "suspended", "Retrying": "waits for a retry"}
+WORDS = {"Queued": "queued", "Suspended": "suspended", "Retrying": "retry waits"}
 """What stands in the place of the progress of a stage that makes none."""
 PHASES = {
     "Succeeded": "bold green",
@@ -86,18 +86,20 @@ def head(scene: Scene) -> Text:
 
 def stages(scene: Scene, columns: int, iterations: int = LIVE_ITERATIONS) -> Table:
     """The steps of the newest iterations that were started: state, progress or figures, time."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "stage", "progress", "time", "figures"):
-        table.add_column(title, justify="right" if title == "time" else "left", no_wrap=True, overflow="ellipsis")
     states, records = states_of(scene.resource), scene.records
     newest = max((step.iteration for step in records), default=0)
-    for step in in_order(records):
-        if step.iteration <= newest - iterations:
-            continue
+    shown = [step for step in in_order(records) if step.iteration > newest - iterations]
+    bar = 24 if columns >= WIDE_COLUMNS else 12 if columns >= BAR_COLUMNS else 4
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", "stage", "progress" if bar > 4 else "", "time"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "time" else "left")
+    table.add_column("figures")  # the only one that may shrink, and its cells are cut rather than wrapped
+    for step in shown:
         record = records[step]
         state = _state(record, states.get(step, ""))
         figures = printable((record.progress and scene.paces.get(step)) or _outcome(step, record))
-        table.add_row(Text(*MARKS[state]), str(step), _bar(record, state, columns), _time(record, scene.now), figures)
+        figures.no_wrap, figures.overflow = True, "ellipsis"
+        table.add_row(Text(*MARKS[state]), str(step), _bar(record, state, bar), _time(record, scene.now), figures)
     return table
 
 
@@ -114,12 +116,11 @@ def _state(record: Record, shown: str) -> str:
     return "Failed"
 
 
-def _bar(record: Record, state: str, columns: int) -> RenderableType:
+def _bar(record: Record, state: str, width: int) -> RenderableType:
     if record.progress is None or state in WORDS:
         return Text(WORDS.get(state, ""), "yellow")
-    if columns < BAR_COLUMNS:
+    if width < 12:
         return f"{share_done(record.progress):.0%}"
-    width = 24 if columns >= WIDE_COLUMNS else 12
     return ProgressBar(total=max(record.progress["total"], 1), completed=record.progress["done"], width=width)
 
 

@@ -19,7 +19,7 @@ from sppo_operator.errors import (
     RightsError,
     ServerError,
 )
-from sppo_operator.jobs import ATTEMPT_LABEL, CONTAINER, ITERATION_LABEL, RUN_LABEL, STAGE_LABEL
+from sppo_operator.jobs import CONTAINER
 from sppo_operator.objects import one_line, phase_of, stage_state
 from sppo_operator.overview import Resource
 from sppo_operator.reader import fetch
@@ -59,12 +59,14 @@ class ClusterSource(Source):
 
     async def log(self, wanted: Wanted) -> Log:
         resource = await self.resource()
-        pods = await self._pods(wanted)
+        job = Run.of(resource).job_name(wanted.step, wanted.attempt)
+        with explained("pods"):
+            pods = await self.api.list(resources.pods(self.namespace), f"{resources.JOB_LABEL}={job}")
         if wanted.worker is not None:
             pods = [pod for pod in pods if worker_of(pod) == wanted.worker]
         if not pods:
-            raise MissingError(_gone(Run.of(resource), wanted, self._message(resource, wanted)))
-        chosen, *others = explaining(pods, self._message(resource, wanted))
+            raise MissingError(_gone(resource, job, wanted))
+        chosen, *others = explaining(pods, _message(resource, wanted))
         return PodLog(self.api, chosen, tuple(map(_title, others)))
 
     async def events(self) -> list[Object]:
@@ -92,22 +94,6 @@ class ClusterSource(Source):
     def go_on(self) -> str:
         return f'{self.kubectl("annotate --overwrite")} sppo.dev/retry="$(date +%s)"'
 
-    async def _pods(self, wanted: Wanted) -> list[Object]:
-        labels = {
-            RUN_LABEL: self.name,
-            STAGE_LABEL: wanted.step.stage.value,
-            ITERATION_LABEL: str(wanted.step.iteration),
-            ATTEMPT_LABEL: str(wanted.attempt),
-        }
-        with explained("pods"):
-            selector = ",".join(f"{label}={value}" for label, value in labels.items())
-            return await self.api.list(resources.pods(self.namespace), selector)
-
-    def _message(self, resource: Resource, wanted: Wanted) -> str:
-        record = records_of(resource).get(wanted.step)
-        attempts = record.newest if record else ()
-        return next((attempt.message for attempt in attempts if attempt.number == wanted.attempt), "")
-
 
 class PodLog(Log):
     def __init__(self, api: Api, pod: Object, others: tuple[str, ...]) -> None:
@@ -126,9 +112,8 @@ class PodLog(Log):
                 async for line in self._api.lines(path, **query):
                     yield line
             except RefusedError as error:
-                raise NotStartedError(
-                    f"{self.title} has no log yet: {one_line(error.message, QUOTED_CHARACTERS)}"
-                ) from error
+                why = one_line(error.message, QUOTED_CHARACTERS)
+                raise NotStartedError(f"{self.title} has no log yet ({why})", "try again, or with --follow") from error
 
 
 class Runs:
@@ -165,7 +150,7 @@ def explained(what: str = "the cluster", others: str = "") -> Iterator[None]:
             hint = f": {others} lists those that are there" if others else ""
             raise MissingError(f"there is no {what}{hint}") from error
         remedy = "install the operator, or choose another cluster with --context"
-        raise ServerError(f"the cluster does not know SPPORuns: {remedy}") from error
+        raise ServerError("the cluster does not know SPPORuns", remedy) from error
     except ForbiddenError as error:
         remedy = "ask an administrator for that right, or choose another --context or -n"
         raise RightsError(f"{one_line(error.message, QUOTED_CHARACTERS)}: {remedy}") from error
@@ -173,11 +158,11 @@ def explained(what: str = "the cluster", others: str = "") -> Iterator[None]:
         if error.status == 401:
             raise RightsError("the API server does not accept the credentials: log in to the cluster again") from error
         if error.status:
-            raise ServerError(f"{one_line(str(error), QUOTED_CHARACTERS)}: try again later") from error
+            cause = f"the API server answers {error.status} ({one_line(error.message, QUOTED_CHARACTERS)})"
+            raise ServerError(cause, "try again later") from error
         why = one_line(error.message.rpartition("no answer from the API server: ")[2], QUOTED_CHARACTERS)
-        raise ServerError(
-            f"no answer from the API server at {why}: check the cluster, or choose another --context"
-        ) from error
+        remedy = "check the cluster, or choose another --context"
+        raise ServerError(f"no answer from the API server at {why}", remedy) from error
 
 
 def explaining(pods: list[Object], message: str) -> list[Object]:
@@ -209,15 +194,22 @@ def _title(pod: Object) -> str:
     return f"pod {pod['metadata']['name']} (worker {worker_of(pod)}, {phase_of(pod)})"
 
 
-def _gone(run: Run, wanted: Wanted, message: str) -> str:
-    keep = run.spec.get("retention", {}).get("finishedJobsSeconds")
-    job = run.job_name(wanted.step, wanted.attempt)
+def _gone(resource: Resource, job: str, wanted: Wanted) -> str:
+    keep = resource["spec"].get("retention", {}).get("finishedJobsSeconds")
     worker = "" if wanted.worker is None else f" of worker {wanted.worker}"
+    message = _message(resource, wanted)
     kept = f"; the status kept of it: {message}" if message else ""
     return (
         f"no pod{worker} of Job {job} is left: finished Jobs are removed after {keep} s "
         f"(spec.retention.finishedJobsSeconds){kept}"
     )
+
+
+def _message(resource: Resource, wanted: Wanted) -> str:
+    """Why the attempt ended, as far as the status still has it."""
+    record = records_of(resource).get(wanted.step)
+    attempts = record.newest if record else ()
+    return next((attempt.message for attempt in attempts if attempt.number == wanted.attempt), "")
 
 
 def _without_details(run: Object) -> Object:

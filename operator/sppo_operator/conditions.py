@@ -25,6 +25,9 @@ LIKELIHOOD_FALLING = "LikelihoodFalling"  # surfaces when the log-ratios of best
 
 GO_ON = "When that is mended, change the annotation sppo.dev/retry, and the run goes on from what is finished."
 
+TRIED_AGAIN = "is tried again"
+"""In the message of a run that waits between two attempts."""
+
 MESSAGE_CHARACTERS = 2048  # the CRD's bound
 
 
@@ -122,7 +125,7 @@ def _doing(records: Records, action: Wait | Start, holds: Holds) -> str:
     if isinstance(action, Start) and action.delay_seconds and (newest := records[action.step].newest):
         last = newest[-1]
         why = last.message or last.outcome.value
-        return f"{action.step} is tried again {action.delay_seconds:.0f} s after attempt {last.number} ended: {why}"
+        return f"{action.step} {TRIED_AGAIN} {action.delay_seconds:.0f} s after attempt {last.number} ended: {why}"
     return f"{action.step} is at work"
 
 

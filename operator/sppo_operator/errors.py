@@ -62,6 +62,10 @@ class KubeconfigError(UserError):
 class ServerError(UserError):
     exit_code = 69
 
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.cause = cause
+
 
 class RightsError(UserError):
     exit_code = 77

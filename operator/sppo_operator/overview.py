@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sppo_operator.decide import Outcome, Stage, Step
+from sppo_operator.conditions import TRIED_AGAIN
+from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, in_order
 from sppo_operator.policy import USER_FAULT
 from sppo_operator.status import records_of
@@ -112,12 +113,7 @@ def _degraded(resource: Resource) -> Iterator[str]:
 
 def is_retrying(resource: Resource) -> bool:
     """Whether a stage that failed waits for its next attempt."""
-    states = states_of(resource)
-    return any(
-        states.get(step) == "Pending" and record.attempts.last is not Outcome.SUCCEEDED
-        for step, record in records_of(resource).items()
-        if record.newest
-    )
+    return TRIED_AGAIN in conditions_of(resource)["Progressing"]["message"]
 
 
 def step_that_matters(resource: Resource, stage: Stage | None = None, iteration: int | None = None) -> Step | None:

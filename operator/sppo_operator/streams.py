@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+PLAIN = {"✓": "+", "✗": "x", "▶": ">", "…": "~", "‖": "=", "↻": "@", "·": ".", "η": "eta", "²": "2", "�": "?", "━": "-"}
+"""For an encoding that lacks them; what else it lacks is a question mark."""
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(PLAIN.get(character, "?") for character in lacking), error.end
+
+
+codecs.register_error("sppo.plainly", _plainly)
 
 
 class LastingStream(io.TextIOWrapper):
@@ -37,8 +51,8 @@ def make_lasting() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         buffer = Path(os.devnull).open("wb") if stream is None else stream.buffer  # noqa: SIM115 - never closed
-        encoding, errors = ("utf-8", "replace") if stream is None else (stream.encoding, stream.errors)
-        setattr(sys, name, LastingStream(buffer, encoding=encoding, errors=errors, line_buffering=True))
+        encoding = "utf-8" if stream is None else stream.encoding
+        setattr(sys, name, LastingStream(buffer, encoding=encoding, errors="sppo.plainly", line_buffering=True))
 
 
 def silence() -> None:

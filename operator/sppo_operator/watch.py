@@ -79,7 +79,7 @@ async def _next(source: Source, view: View, resource: Resource, records: Records
         try:
             return await source.resource()
         except ServerError as error:
-            notes = [Note(Level.WAIT, f"{error}; trying again")]
+            notes = [Note(Level.WAIT, f"{error.cause}; trying again")]
 
 
 def _check_same(old: Resource, new: Resource) -> None:
@@ -151,7 +151,7 @@ async def watch_all(runs: Runs, view: View, *, everywhere: bool) -> int:
             except ServerError as error:
                 if not said and not notes:
                     raise
-                notes = [Note(Level.WAIT, f"{error}; trying again")]
+                notes = [Note(Level.WAIT, f"{error.cause}; trying again")]
             if isinstance(view, LiveView):
                 view.draw(runs_table(found, notes, everywhere=everywhere))
             else:

@@ -1,0 +1,308 @@
+"""The commands about a run on a cluster, as processes that ask a simulated one: real sockets, real exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_server import Answer
+from served_run import Done, ServedCluster, end_of, with_cluster
+from simulated_operator import FAILS, USER_FAULT, SimulatedOperator, held_at
+
+FORBIDDEN = 'spporuns.sppo.dev "demo" is forbidden: User "me" cannot get resource "spporuns" in the namespace "lab"'
+
+
+def ended(**spec: Any) -> SimulatedOperator:
+    operator = SimulatedOperator(iterations=1, **spec)
+    operator.finish()
+    return operator
+
+
+def failed(*behaviour: Any) -> SimulatedOperator:
+    operator = SimulatedOperator(iterations=1, retries={"limit": 1})
+    operator.cluster.script["score 1"] = list(behaviour)
+    operator.settle()
+    return operator
+
+
+def ask(folder: Path, operator: SimulatedOperator | None, *arguments: str, **logs: str) -> Done:
+    """What the command says about what the operator came to; `logs` are those of Jobs, `_` for `-`."""
+
+    async def scenario(cluster: ServedCluster) -> Done:
+        if operator:
+            operator.cluster.logs |= {f"demo-{job.replace('_', '-')}": text for job, text in logs.items()}
+            cluster.show(operator)
+        return await cluster.run(*arguments)
+
+    done: Done = with_cluster(folder, scenario)
+    return done
+
+
+def test_a_run_that_succeeded_is_told_of(tmp_path: Path) -> None:
+    done = ask(tmp_path, ended(), "watch", "demo")
+    assert done.code == 0
+    assert done.out.startswith("lab/demo: Succeeded, iteration 1/1, win rate 0.60 [0.50, 0.70]\n")
+    assert "Model of iteration 1: pvc://models/lab/demo/i1/train/model\nReport: sppo report demo\n" in done.out
+
+
+def test_a_run_is_watched_to_its_end(tmp_path: Path) -> None:
+    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
+    operator.steps(lambda: operator.at_work("generate"))
+
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.show(operator)
+        process = await cluster.start("watch", "demo", "-n", "lab")
+        assert process.stdout
+        first = await process.stdout.readline()
+        operator.steps(lambda: operator.at_work("train"))
+        cluster.show(operator)
+        while b"train 1: started" not in first:
+            first += await process.stdout.readline()
+        operator.finish()
+        cluster.show(operator)
+        done = await end_of(process)
+        return done._replace(out=first.decode() + done.out)
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert done.code == 0
+    lines = [line.partition(" ")[2] for line in done.out.splitlines()]
+    told = ["generate 1: done in", "score 1: started", "score 1: done in", "train 1: started", "train 1: done in"]
+    positions = [next(n for n, line in enumerate(lines) if line.startswith(text)) for text in told]
+    assert positions == sorted(positions)
+    assert done.out.count("train 1: started") == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"), [([USER_FAULT], 65), ([FAILS, FAILS], 1)], ids=["user's fault", "retries exhausted"]
+)
+def test_the_exit_status_is_that_of_sppo_run(behaviour: list[Any], code: int, tmp_path: Path) -> None:
+    done = ask(tmp_path, failed(*behaviour), "watch", "demo")
+    assert done.code == code
+    assert done.err.startswith("error: score 1")
+    assert done.err.endswith("See: sppo describe demo\n")
+
+
+def test_a_run_that_is_deleted_while_it_is_watched_is_told(tmp_path: Path) -> None:
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.show(held_at("train"))
+        process = await cluster.start("watch", "demo")
+        assert process.stdout
+        await process.stdout.readline()
+        (run,) = cluster.server.all("spporuns")
+        cluster.server.remove(cluster.server.at(run))
+        return await end_of(process)
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert (done.code, done.err.count("\n")) == (66, 1)
+    assert 'there is no run "demo" in namespace "lab"' in done.err
+
+
+def test_an_api_server_that_is_away_for_a_while_ends_no_watch(tmp_path: Path) -> None:
+    operator = held_at("train")
+
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.show(operator)
+        process = await cluster.start("watch", "demo")
+        assert process.stdout
+        await process.stdout.readline()
+        cluster.server.answers.extend([Answer(503, {"message": "starting"}), Answer(500, {"message": "etcd"})])
+        while cluster.server.answers:
+            await asyncio.sleep(0.05)
+        cluster.show(failed(USER_FAULT))
+        (run,) = cluster.server.all("spporuns")
+        cluster.server.change(run, metadata={"uid": operator.run["metadata"]["uid"]})
+        return await end_of(process)
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert done.code == 65
+    assert done.out.count("trying again") == 2
+
+
+def test_ctrl_c_ends_a_watch(tmp_path: Path) -> None:
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.show(held_at("train"))
+        process = await cluster.start("watch")
+        assert process.stdout
+        assert await process.stdout.readline() == b"lab/demo: Training, 1/1, train 1, 0.50 [0.40, 0.60]\n"
+        process.send_signal(signal.SIGINT)
+        return await end_of(process)
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert (done.code, done.err) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "says"),
+    [
+        (Answer(404, {"message": 'spporuns.sppo.dev "demo" not found'}), 66, 'there is no run "demo" in namespace "lab"'),
+        (Answer(404, {"message": "the server could not find the requested resource"}), 69, "install the operator"),
+        (Answer(403, {"message": FORBIDDEN}), 77, "cannot get resource"),
+        (Answer(401, {"message": "Unauthorized"}), 77, "log in to the cluster again"),
+        (Answer(500, {"message": "etcd is away"}), 69, "answers 500 (etcd is away): try again later"),
+        (Answer(0), 69, "check the cluster, or choose another --context"),
+    ],
+    ids=["no run", "no CRD", "no right", "no login", "a fault", "no answer"],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["watch", "logs", "describe"])
+def test_what_the_api_server_refuses_is_one_sentence(
+    command: str, answer: Answer, code: int, says: str, tmp_path: Path
+) -> None:
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.server.answers.extend([answer] * 2)  # the client sends a request again whose connection was cut
+        return await cluster.run(command, "demo")
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1)
+    assert says in done.err
+
+
+def test_the_log_of_what_failed_is_shown(tmp_path: Path) -> None:
+    progress = (
+        '{"progress": {"done": 3, "total": 4, "unit": "chunks", "secondsLeft": 100, "figures": {"loss": 0.123456}}}'
+    )
+    log = f"\x1b[2Jloading\n{progress}\nKeyError: 'text'\n"
+    done = ask(tmp_path, failed(USER_FAULT), "logs", "demo", i1_score_a1=log)
+    assert (done.code, done.out) == (0, "�[2Jloading\n3/4 chunks, 2m left, loss 0.123\nKeyError: 'text'\n")
+    assert done.err.startswith("==> score 1, attempt 1: pod demo-i1-score-a1-0-")
+    assert done.err.endswith(" (worker 0, Failed)\n")
+    raw = ask(tmp_path, failed(USER_FAULT), "logs", "demo", "--raw", i1_score_a1=log)
+    assert raw.out == log
+
+
+def test_of_several_workers_the_one_that_explains_the_end_is_shown(tmp_path: Path) -> None:
+    operator = SimulatedOperator(iterations=1, retries={"limit": 0}, stages={"score": {"workers": 3}})
+    operator.cluster.script["score 1"] = [FAILS, USER_FAULT]
+    operator.settle()
+    done = ask(tmp_path, operator, "logs", "demo")
+    assert "(worker 1, Failed)" in done.err.splitlines()[0]
+    assert "also there: pod demo-i1-score-a1-0-" in done.err
+    other = ask(tmp_path, operator, "logs", "demo", "--worker", "0")
+    assert "(worker 0, " in other.err
+    assert ask(tmp_path, operator, "logs", "demo", "--worker", "9").code == 66
+
+
+def test_attempts_are_chosen(tmp_path: Path) -> None:
+    operator = failed(FAILS, FAILS)
+    operator.edit(metadata={"annotations": {"sppo.dev/retry": "1"}})
+    operator.finish()
+    logs = {"i1_score_a1": "first\n", "i1_score_a2": "second\n"}
+    stage = ("logs", "demo", "--stage", "score")
+    assert ask(tmp_path, operator, *stage, **logs).out == "second\n"
+    for choice in (("--previous",), ("--attempt", "1")):
+        assert ask(tmp_path, operator, *stage, *choice, **logs).out == "first\n"
+    refused = ask(tmp_path, operator, *stage, "--attempt", "3")
+    assert (refused.code, refused.err) == (66, "error: score 1 has no attempt 3: its newest is 2\n")
+    assert "started are prepare, evaluate 0" in ask(tmp_path, operator, "logs", "demo", "--iteration", "7").err
+
+
+def test_pods_that_are_gone_leave_what_the_status_kept(tmp_path: Path) -> None:
+    operator = failed(USER_FAULT)
+    for pod in operator.cluster.all("pods"):
+        operator.cluster.remove(operator.cluster.at(pod))
+    for command in ("logs", "describe"):
+        done = ask(tmp_path, operator, command, "demo")
+        told = " ".join((done.err + done.out).split())
+        assert "no pod of Job demo-i1-score-a1 is left: finished Jobs are removed after 86400 s" in told
+        assert "the status kept of it: prompts.source lacks a column: name it" in told
+
+
+def test_logs_are_followed_from_stage_to_stage(tmp_path: Path) -> None:
+    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
+    operator.cluster.logs |= {"demo-i1-score-a1": "scoring\n", "demo-i1-train-a1": "training\n"}
+    operator.steps(lambda: operator.at_work("score"))
+
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.show(operator)
+        process = await cluster.start("logs", "demo", "-f")
+        assert process.stdout
+        assert await process.stdout.readline() == b"scoring\n"
+        operator.steps(lambda: operator.at_work("train"))
+        cluster.show(operator)
+        assert await process.stdout.readline() == b"training\n"
+        operator.finish()
+        cluster.show(operator)
+        return await end_of(process)
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert (done.code, done.out) == (0, "")
+    shown = [line.partition(": ")[0] for line in done.err.splitlines() if line.startswith("==>")]
+    assert shown == [f"==> {step}, attempt 1" for step in ("score 1", "train 1", "evaluate 1")]
+
+
+def test_a_failed_run_is_described(tmp_path: Path) -> None:
+    done = ask(tmp_path, failed(USER_FAULT), "describe", "demo", "-n", "lab", i1_score_a1="one\ntwo\n")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0] == "lab/demo failed in score 1, attempt 1, exit code 65."
+    assert lines[2].strip() == "prompts.source lacks a column: name it"
+    assert '  $ kubectl annotate --overwrite sppo demo -n lab sppo.dev/retry="$(date +%s)"' in lines
+    assert any(line.split()[:6] == ["✗", "score", "1", "1", "UserFault", "65"] for line in lines)
+    assert any("StageFailed" in line for line in lines)
+    assert [line.strip() for line in lines[-4:]] == ["one", "two", "", "All of it: sppo logs demo -n lab"]
+
+
+@pytest.mark.parametrize("command", ["watch", "describe"])
+def test_a_run_that_nobody_has_looked_at(command: str, tmp_path: Path) -> None:
+    operator = SimulatedOperator(iterations=1)
+
+    async def scenario(cluster: ServedCluster) -> bytes:
+        cluster.show(operator)
+        process = await cluster.start(command, "demo")
+        assert process.stdout
+        line = await process.stdout.readline()
+        if command == "watch":
+            process.terminate()
+        await process.communicate()
+        return line
+
+    line: bytes = with_cluster(tmp_path, scenario)
+    said = {"watch": b"lab/demo: New\n", "describe": b"No operator has looked at lab/demo in "}
+    assert line.startswith(said[command])
+
+
+def test_all_runs_of_all_namespaces_are_watched(tmp_path: Path) -> None:
+    async def scenario(cluster: ServedCluster) -> list[bytes]:
+        cluster.show(failed(USER_FAULT))
+        (run,) = cluster.server.all("spporuns")
+        cluster.server.add("spporuns", {**run, "metadata": {"name": "other", "namespace": "team"}})
+        process = await cluster.start("watch", "-A")
+        assert process.stdout
+        lines = [await process.stdout.readline() for _ in range(2)]
+        cluster.server.remove(cluster.server.at(run))
+        lines.append(await process.stdout.readline())
+        process.terminate()
+        await process.communicate()
+        return lines
+
+    lines: list[bytes] = with_cluster(tmp_path, scenario)
+    assert [line.split(b":")[0] for line in lines] == [b"lab/demo", b"team/other", b"lab/demo"]
+    assert lines[2] == b"lab/demo: deleted\n"
+
+
+def test_run_names_are_completed_and_an_api_server_that_is_away_is_silence(tmp_path: Path) -> None:
+    async def scenario(cluster: ServedCluster) -> list[bytes]:
+        cluster.show(ended())
+        (tmp_path / "deck").mkdir()
+        (tmp_path / "deck/run.yaml").touch()
+        found = [await complete(cluster, "watch", "de"), await complete(cluster, "logs", "demo", "--stage", "t")]
+        cluster.server.answers.append(Answer(500))
+        return [*found, await complete(cluster, "describe", "dem")]
+
+    lines: list[bytes] = with_cluster(tmp_path, scenario)
+    assert lines == [b"deck/\ndemo\n:4\n", b"train\n:4\n", b":4\n"]
+
+
+async def complete(cluster: ServedCluster, *words: str) -> bytes:
+    code = "import sys; sys.argv[0] = 'kubectl_complete-sppo'; from sppo_operator.cli import complete_for_kubectl as main; main()"
+    import sys
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, *words),
+        cwd=cluster.folder,
+        env={"KUBECONFIG": str(cluster.kubeconfig), "PATH": ""},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    return (await process.communicate())[0]
