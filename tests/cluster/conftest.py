@@ -15,7 +15,7 @@ import pytest
 from lab import Lab
 from namespaces import Namespace
 from operators import Operator
-from testbed import Node, why_not
+from testbed import KUEUE, Node, install_kueue, why_not
 
 ELSEWHERE = os.environ.get("SPPO_TEST_KUBECONFIG")
 
@@ -80,3 +80,11 @@ def namespace(lab: Lab, request: pytest.FixtureRequest, operator: Operator) -> I
     space = Namespace.create(lab, request.node.name)
     yield space
     space.remove()
+
+
+@pytest.fixture(scope="session")
+def kueue(node: Node) -> None:
+    """Kueue on the node, where it stays."""
+    if missing := why_not(KUEUE, building=True):
+        pytest.skip(f"no Kueue here: {missing}")
+    install_kueue(node)

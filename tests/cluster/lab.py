@@ -28,6 +28,7 @@ GROUPS = {
     "leases": "apis/coordination.k8s.io/v1",
     "workloads": "apis/kueue.x-k8s.io/v1beta1",
     "poddisruptionbudgets": "apis/policy/v1",
+    "customresourcedefinitions": "apis/apiextensions.k8s.io/v1",
 }
 """Kinds outside the core group."""
 

@@ -72,10 +72,17 @@ class Namespace:
         return self.workspace / self.name / run
 
     def remove(self) -> None:
+        self.end_runs()
+        self.discard()
+
+    def end_runs(self) -> None:
         # The runs first: in a namespace that is going, the Job controller tries for minutes to replace their pods.
         for run in self.lab.list("spporuns", self.name):
             self.lab.delete("spporuns", self.name, run["metadata"]["name"])
         self.lab.until("pods", self.name, lambda pods: not pods, selector="sppo.dev/run", seconds=120)
+
+    def discard(self) -> None:
+        """Remove the namespace, in which no run is left."""
         self.lab.delete("namespaces", "", self.name)  # which takes ten seconds, and nobody waits for it
         for volume in self.lab.list("persistentvolumes", selector=f"{OWNER}={self.name}"):
             self.lab.delete("persistentvolumes", "", volume["metadata"]["name"])

@@ -39,6 +39,10 @@ class Operator:
         self.until_ready(2)
         self.leader()
 
+    def uninstall(self) -> None:
+        """Take away all that was installed, and with the resource all runs."""
+        self.lab.kubectl("delete", "-k", str(self.manifests), "--ignore-not-found", "--timeout=120s")
+
     def remove(self) -> None:
         self.lab.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=120s")
 

@@ -16,7 +16,7 @@ from namespaces import Namespace
 from operators import NAME, NAMESPACE
 from standin_notes import Notes
 from standin_runs import standin
-from testbed import KUEUE, Node, install_kueue, why_not
+from testbed import Node
 
 SECONDS = 180.0
 QUOTA = 100
@@ -96,13 +96,6 @@ class Queue:
         workloads = self.lab.list("workloads", self.space.name)
         (name,) = (item["metadata"]["name"] for item in workloads if f"job-{run}-" in item["metadata"]["name"])
         self.lab.patch("workloads", self.space.name, name, {"spec": {"active": active}})
-
-
-@pytest.fixture(scope="module")
-def kueue(node: Node) -> None:
-    if missing := why_not(KUEUE, building=True):
-        pytest.skip(f"no Kueue here: {missing}")
-    install_kueue(node)
 
 
 @pytest.fixture
