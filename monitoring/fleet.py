@@ -119,13 +119,14 @@ def _runs() -> list[Drawn]:
                 ),
                 "age": rows(f"time() - {created}"),
             },
-            at=grid(24, 10),
+            at=grid(24, 9),
             looks={
                 **dict.fromkeys(("progress", "win rate", "low", "high"), unit("percentunit")),
                 "age": unit("s"),
                 "phase": coloured(PHASES),
                 "run": leading_to("The run's dashboard", link),
             },
+            labels=["namespace", "run", "phase"],
             sort_by="age",
             no_value="no runs",
         ),
@@ -165,13 +166,10 @@ def _work() -> list[Drawn]:
     return [
         lines(
             "Work queue",
-            "Runs that wait to be looked at, and how many come in.",
+            "Runs that wait to be looked at.",
             over_time(current("sppo_operator_workqueue_depth", OPERATOR), "waiting"),
-            over_time(f"sum(rate(sppo_operator_workqueue_adds_total{{{OPERATOR}}}[{INTERVAL}]))", "added per second"),
-            over_time(
-                f"sum(rate(sppo_operator_workqueue_retries_total{{{OPERATOR}}}[{INTERVAL}]))", "retried per second"
-            ),
-            at=grid(6, 8),
+            at=grid(5, 8),
+            unit="none",
             low=0,
         ),
         lines(
@@ -179,27 +177,34 @@ def _work() -> list[Drawn]:
             "How long a run waited until it was looked at.",
             over_time(quantile(0.5, wait, OPERATOR), "p50"),
             over_time(quantile(0.99, wait, OPERATOR), "p99"),
-            at=grid(6, 8),
+            at=grid(5, 8),
             unit="s",
             low=0,
         ),
         lines(
+            "Looks at runs",
+            "Per second, by how they ended: done, retried after an error of the API server, failed by a fault of the "
+            "operator.",
+            over_time(_per_second(f"{look}_count", "result"), "{{result}}"),
+            at=grid(5, 8),
+            unit="ops",
+            stacked=True,
+            low=0,
+        ),
+        lines(
             "Time of a look at a run",
-            "From reading what is there to writing the status, by how it ended: done, retried after an error of the "
-            "API server, failed by a fault of the operator.",
-            over_time(quantile(0.5, look, OPERATOR, "result"), "p50 {{result}}"),
-            over_time(quantile(0.99, look, OPERATOR, "result"), "p99 {{result}}"),
-            at=grid(6, 8),
+            "From reading what is there to writing the status.",
+            over_time(quantile(0.5, look, OPERATOR), "p50"),
+            over_time(quantile(0.99, look, OPERATOR), "p99"),
+            at=grid(5, 8),
             unit="s",
             low=0,
         ),
         lines(
             "Looks that ended in an error",
             "Per second, by the class of the error. ConflictError is ordinary; Fault is a bug: please report it.",
-            over_time(
-                f"sum by (reason) (rate(sppo_operator_reconcile_errors_total{{{OPERATOR}}}[{INTERVAL}]))", "{{reason}}"
-            ),
-            at=grid(6, 8),
+            over_time(_per_second("sppo_operator_reconcile_errors_total", "reason"), "{{reason}}"),
+            at=grid(4, 8),
             unit="ops",
             low=0,
         ),
@@ -207,13 +212,13 @@ def _work() -> list[Drawn]:
 
 
 def _calls() -> list[Drawn]:
-    calls = f"sppo_operator_api_calls_total{{{OPERATOR}}}"
+    calls, missed = "sppo_operator_api_calls_total", "sppo_operator_watch_missed_total"
     return [
         lines(
             "API calls by code",
             "Per second, without watches. Code 0 is no answer, 409 an ordinary conflict.",
-            over_time(f"sum by (code) (rate({calls}[{INTERVAL}]))", "{{code}}"),
-            at=grid(6, 8),
+            over_time(_per_second(calls, "code"), "{{code}}"),
+            at=grid(5, 8),
             unit="ops",
             stacked=True,
             low=0,
@@ -221,8 +226,8 @@ def _calls() -> list[Drawn]:
         lines(
             "API calls by resource",
             "Per second, without watches.",
-            over_time(f"sum by (verb, resource) (rate({calls}[{INTERVAL}]))", "{{verb}} {{resource}}"),
-            at=grid(6, 8),
+            over_time(_per_second(calls, "verb", "resource"), "{{verb}} {{resource}}"),
+            at=grid(5, 8),
             unit="ops",
             stacked=True,
             low=0,
@@ -231,21 +236,25 @@ def _calls() -> list[Drawn]:
             "Time of an API call, p99",
             "How long the API server took to answer.",
             over_time(quantile(0.99, "sppo_operator_api_call_seconds", OPERATOR, "verb"), "{{verb}}"),
-            at=grid(6, 8),
+            at=grid(5, 8),
             unit="s",
             low=0,
         ),
         lines(
-            "Watches of the leader",
-            "Time since a watch delivered something or a list confirmed it, and how often a list found what a watch "
-            "had missed.",
-            over_time(current("sppo_operator_watch_age_seconds", OPERATOR, "resource"), "age of {{resource}}, s"),
-            over_time(
-                f"sum by (resource) (increase(sppo_operator_watch_missed_total{{{OPERATOR}}}[{INTERVAL}]))",
-                "missed of {{resource}}",
-            ),
-            at=grid(6, 8),
+            "Age of the leader's watches",
+            "Time since a watch delivered something or a list confirmed it, as it does every minute.",
+            over_time(current("sppo_operator_watch_age_seconds", OPERATOR, "resource"), "{{resource}}"),
+            at=grid(5, 8),
+            unit="s",
             low=0,
+        ),
+        bars(
+            "Missed by a watch",
+            "Runs of which a list showed something that no watch had delivered, which mends it. After three such lists in "
+            "a row the operator starts anew.",
+            over_time(f"sum by (resource) (increase({missed}{{{OPERATOR}}}[{INTERVAL}]))", "{{resource}}"),
+            at=grid(4, 8),
+            unit="none",
         ),
     ]
 
@@ -285,6 +294,7 @@ def _processes() -> list[Drawn]:
             },
             at=grid(6, 8),
             looks={"age": unit("s"), "leads": coloured({"0": GREY, "1": GREEN})},
+            labels=["namespace", "pod", "version"],
             sort_by="pod",
         ),
     ]
@@ -293,3 +303,8 @@ def _processes() -> list[Drawn]:
 def _count(which: str) -> str:
     """How many runs have such a phase."""
     return f"sum({current('sppo_runs', f'{RUNS},{which}', 'namespace', 'phase')}) or vector(0)"
+
+
+def _per_second(counter: str, *labels: str) -> str:
+    """Of all replicas together."""
+    return f"sum by ({', '.join(labels)}) (rate({counter}{{{OPERATOR}}}[{INTERVAL}]))"

@@ -123,10 +123,10 @@ def by_iteration(
     if line_at is not None:
         panel.thresholds(_thresholds([(None, "transparent"), (line_at, GREY)]))
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(kinds.GraphThresholdsStyleMode.DASHED))
-    for low, high in (bands or {}).values():
+    for name, (low, high) in (bands or {}).items():
+        panel.override_by_name(name, [colour := _property("color", {"mode": "fixed", "fixedColor": BLUE})])
         hidden = _property("custom.hideFrom", {"legend": True, "tooltip": False, "viz": False})
         bare = [hidden, _property("custom.lineWidth", 0), _property("custom.showPoints", "never")]
-        colour = _property("color", {"mode": "fixed", "fixedColor": BLUE})
         panel.override_by_name(low, [*bare, colour])
         fill = [_property("custom.fillBelowTo", low), _property("custom.fillOpacity", 20)]
         panel.override_by_name(high, [*bare, colour, *fill])
@@ -209,20 +209,19 @@ def columns(
     queries: Mapping[str, Query],
     *,
     at: GridPos,
-    looks: Mapping[str, Sequence[Look]],
+    labels: Sequence[str],
     sort_by: str,
-    numerals: Iterable[str] = (),
+    looks: Mapping[str, Sequence[Look]] | None = None,
     no_value: str = NO_DATA,
 ) -> Drawn:
-    """A table whose rows are joined by their common labels; `queries` has a column's name for each value.
+    """A table of `labels` and values, whose rows are joined by their common labels; `queries` names the values.
 
-    A name that begins with "_" only brings its labels. `sort_by` descends if it begins with "-"; labels that are
-    `numerals` are sorted as numbers.
+    A name that begins with "_" only brings its labels. `sort_by` descends if it begins with "-".
     """
     panel = table.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
     panel.targets(_named(queries.values())).no_value(no_value).align(kinds.FieldTextAlignment.AUTO)
-    panel.transformations(_joined(list(queries), numerals)).cell_height(kinds.TableCellHeight.SM)
-    for name, look in looks.items():
+    panel.transformations(_joined(labels, list(queries))).cell_height(kinds.TableCellHeight.SM)
+    for name, look in (looks or {}).items():
         panel.override_by_name(name, list(look))
     order = common.TableSortByFieldState().display_name(sort_by.removeprefix("-")).desc(sort_by.startswith("-"))
     return panel.sort_by([order])
@@ -297,12 +296,14 @@ def _numbered_rows(names: Sequence[str]) -> list[DataTransformerConfig]:
     ]
 
 
-def _joined(names: Sequence[str], numerals: Iterable[str]) -> list[DataTransformerConfig]:
+def _joined(labels: Sequence[str], names: Sequence[str]) -> list[DataTransformerConfig]:
     values = _values(names)
-    dropped = ["Time", *(value for value, name in values.items() if name.startswith("_"))]
+    dropped = {value: True for value, name in values.items() if name.startswith("_")}
     renamed = {value: name for value, name in values.items() if value not in dropped}
+    # Grafana puts a field that it is told no place of before all others.
+    places = {field: place for place, field in enumerate((*labels, *values))}
     return [
         _transformation("merge"),
-        *(_as_type(label, "number") for label in numerals),
-        _transformation("organize", excludeByName=dict.fromkeys(dropped, True), indexByName={}, renameByName=renamed),
+        *(_as_type(label, "number") for label in labels if label == "iteration"),
+        _transformation("organize", excludeByName={"Time": True, **dropped}, indexByName=places, renameByName=renamed),
     ]

@@ -106,7 +106,7 @@ def _headline() -> list[Drawn]:
             "The run's conditions as they are now. Progressing and Degraded say in `kubectl sppo describe` what to do.",
             {"_": rows(current("sppo_run_condition", RUN, "condition", "status", "reason"))},
             at=grid(12, 6),
-            looks={},
+            labels=["condition", "status", "reason"],
             sort_by="condition",
         ),
         gauges(
@@ -272,7 +272,7 @@ def _stages() -> list[Drawn]:
             },
             at=grid(24, 9),
             looks={"time at work": unit("s"), "state": coloured(STATE_COLOURS)},
-            numerals=["iteration"],
+            labels=["iteration", "stage", "state"],
             sort_by="-iteration",
         ),
     ]
