@@ -250,8 +250,8 @@ def _calls() -> list[Drawn]:
         ),
         bars(
             "Missed by a watch",
-            "Runs of which a list showed something that no watch had delivered, which mends it. After three such lists in "
-            "a row the operator starts anew.",
+            "Runs of which a list showed something that no watch had delivered, which mends it. After three such lists "
+            "in a row the operator starts anew.",
             over_time(f"sum by (resource) (increase({missed}{{{OPERATOR}}}[{INTERVAL}]))", "{{resource}}"),
             at=grid(4, 8),
             unit="none",

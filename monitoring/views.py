@@ -167,7 +167,8 @@ class View:
                 row |= series["metric"]
                 if column := names.get(f"Value #{ask.letter}"):
                     row[column] = quantity(float(series["value"][1]), looks.get(column, {}).get("unit", "short"))
-        fields = [names.get(field, field) for field in self._options("organize")["indexByName"]]
+        places = self._options("organize")["indexByName"]
+        fields = [names.get(field, field) for field in sorted(places, key=places.__getitem__)]
         head = [field for field in dict.fromkeys(fields) if any(field in row for row in rows.values())]
 
         def cell(row: Mapping[str, str], column: str) -> tuple[str, str]:
