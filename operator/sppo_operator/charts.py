@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 50, 20, 40
 COLOURS = 3
 """The style sheet's classes s0, s1, …; each has a mark of its own too."""
 DOTTED_POINTS = 40
-"""Above so many points, a line shows no marks."""
+"""With more points of one name, lines show their marks at their ends only."""
 LABEL_PIXELS = 14
 DODGE_PIXELS = 7
 """How far the intervals of two series stand apart at one x."""
@@ -73,7 +74,8 @@ def line_chart(
     if reference is not None:
         parts.append(f'<path class="reference" d="M{LEFT} {y(reference)}H{WIDTH - RIGHT}"/>')
     dodges = _dodges(series, colours)
-    dots = sum(len(line.points) for line in series) <= DOTTED_POINTS
+    counts = Counter(line.name for line in series for _ in line.points)
+    dots = max(counts.values()) <= DOTTED_POINTS
     parts += [_line(line, colours[line.name], x, y, dots=dots, dodge=dodges[line.name]) for line in series]
     parts.append(_ends(series, colours, y))
     summary = f"{title}. {'; '.join(_in_words(name, series) for name in colours)}."
@@ -157,8 +159,7 @@ def _line(line: Series, colour: int, x: Axis, y: Axis, *, dots: bool, dodge: flo
     )
     shown = "".join(
         _dot(colour, place, f"{line.name}, {figure_of(px)}: {figure_of(py)}")
-        for place, (px, py) in zip(places, line.points, strict=True)
-        if dots or len(places) == 1
+        for place, (px, py) in list(zip(places, line.points, strict=True))[0 if dots else -1 :]
     )
     spread = f'<path class="interval" d="{bars}"/>' if bars else ""
     return f'<g class="line s{colour}">{spread}<polyline points="{path}"/>{shown}</g>'

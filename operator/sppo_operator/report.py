@@ -41,8 +41,8 @@ class Story:
         records = records_of(resource)
         made = {step: found for step in schedule(_newest(records)) if (found := material.made(step))}
         completed = {step: _completed(record, made.get(step)) for step, record in records.items()}
-        trained = [step.iteration for step in made if step.stage is Stage.TRAIN]
-        curves = {number: curves for number in trained if (curves := material.curves(number))}
+        numbers = range(1, _newest(records) + 1)
+        curves = {number: curves for number in numbers if (curves := material.curves(number))}
         return cls(resource=resource, records=completed, made=made, curves=curves, material=material, now=now)
 
     @property

@@ -85,5 +85,5 @@ h4, blockquote { overflow-wrap: anywhere; }
 @media print { main { padding: 0; max-width: none; } nav { display: none; } section { border: 0; padding: 0; }
   figure, tr, article, header li, .cards div { break-inside: avoid; } h2, h3 { break-after: avoid; } pre,
   blockquote { max-height: none; white-space: pre-wrap; overflow-wrap: anywhere; } .scroll { overflow: visible; }
-  th, td { white-space: normal; } details::details-content { content-visibility: visible; block-size: auto; } }
+  td { white-space: normal; } details::details-content { content-visibility: visible; block-size: auto; } }
 """

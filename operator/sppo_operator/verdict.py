@@ -48,11 +48,16 @@ def verdict(resource: Mapping[str, Any], records: Records) -> Verdict:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"
+    return f"{_hundredths(value)}\N{NO-BREAK SPACE}%"
 
 
 def interval(rate: WinRate) -> str:
-    return f"95\N{NO-BREAK SPACE}% interval {100 * rate.low:.0f} to {percent(rate.high)}"
+    return f"95\N{NO-BREAK SPACE}% interval {_hundredths(rate.low)} to {percent(rate.high)}"
+
+
+def _hundredths(value: float) -> int:
+    """Rounded as WinRate shows it: 0.925 is 0.93 there, and 92.5 would be 92."""
+    return round(100 * float(f"{value:.2f}"))
 
 
 def _headline(records: Records) -> Verdict:

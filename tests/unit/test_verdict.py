@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from sppo_operator.decide import Fail, Finish, GiveUp, Outcome, Stage, Step
-from sppo_operator.facts import Record
-from sppo_operator.verdict import Tone, verdict
+from sppo_operator.facts import Record, WinRate
+from sppo_operator.verdict import Tone, interval, percent, verdict
 from told import at, done, evaluated, rates, resource
 
 
@@ -36,6 +36,16 @@ def test_the_claim_follows_the_interval(rate: float, claim: str, tone: Tone) -> 
     records = evaluations(rate)
     found = verdict(resource(records), records)
     assert (found.claim, found.tone, found.remarks) == (claim, tone, ())
+
+
+def test_percentages_are_those_of_the_tables() -> None:
+    value = 0.925
+    rate = WinRate(value=value, low=value, high=value)
+    assert str(rate) == "0.93 [0.93, 0.93]"
+    assert (percent(value), interval(rate)) == (
+        "93\N{NO-BREAK SPACE}%",
+        "95\N{NO-BREAK SPACE}% interval 93 to 93\N{NO-BREAK SPACE}%",
+    )
 
 
 def test_the_best_iteration_is_the_one_that_is_told_about() -> None:
