@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sppo_operator.charts import ticks
 from sppo_operator.decide import Outcome, Stage, Step
@@ -19,6 +19,8 @@ LEAST_PERCENT = 0.35
 """Of the width: a stage of a second is seen beside one of an hour."""
 BAR, ROW = 16, 24
 LABELLED_PERCENT = 4.0
+LEAST_HELD_SECONDS = 2.0
+"""Below that, times in whole seconds say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +62,33 @@ def _bars(records: Records, now: datetime) -> Iterator[Bar]:
                 waited = datetime.fromisoformat(before.finished)
                 why = f"{step} waited {duration((start - waited).total_seconds())} for attempt {attempt.number}"
                 yield Bar(step=step, kind="waiting", start=waited, end=max(start, waited), title=why)
-            kind = KINDS.get(attempt.outcome, "lost")
-            yield Bar(step=step, kind=kind, start=start, end=end, title=_title(step, attempt, start, end))
+            if held := _held_seconds(attempt, start, end):
+                # Where within the attempt is not known; nearly always a queue holds it before its first pod.
+                worked = start + timedelta(seconds=held)
+                why = f"{step}, attempt {attempt.number} was held back for {duration(held)}: in its queue, or suspended"
+                yield Bar(step=step, kind="waiting", start=start, end=worked, title=why)
+                start = worked
+            if start < end or not held:
+                kind = KINDS.get(attempt.outcome, "lost")
+                yield Bar(step=step, kind=kind, start=start, end=end, title=_title(step, attempt, start, end))
             before = attempt
+
+
+def _held_seconds(attempt: Attempt, start: datetime, end: datetime) -> float:
+    """How much of an attempt its pods could not run."""
+    if attempt.active_seconds is None:
+        return 0.0
+    since = datetime.fromisoformat(attempt.active_since) if attempt.active_since else end
+    active = attempt.active_seconds + max((end - since).total_seconds(), 0.0)
+    held = (end - start).total_seconds() - active
+    return held if held >= LEAST_HELD_SECONDS else 0.0
 
 
 def _title(step: Step, attempt: Attempt, start: datetime, end: datetime) -> str:
     parts = [
         f"{step}, attempt {attempt.number}: {attempt.outcome.value}",
         f"{duration((end - start).total_seconds())} from {_clock(start)}",
+        f"{attempt.gpus} GPUs" if attempt.gpus else "",
         f"evicted from its queue {attempt.evictions} times" if attempt.evictions else "",
         attempt.message,
     ]
@@ -118,7 +138,7 @@ def _legend(kinds: Iterable[str]) -> str:
         "done": "succeeded, with the iteration's number",
         "running": "running",
         "lost": "failed or interrupted",
-        "waiting": "waiting for another attempt",
+        "waiting": "waiting for a queue or another attempt",
     }
     there = set(kinds)
     keys = "".join(

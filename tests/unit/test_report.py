@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sppo_operator.report import report, write_report
 from sppo_operator.reproduce import manifest
 from sppo_operator.results import Made
 from sppo_operator.tables import printable
+from sppo_operator.timeline import timeline
 from sppo_operator.validation import admit, parse_manifest
 from told import HOSTILE, NOW, RESOURCE, Told, at, done, evaluated, full, full_curves, full_records, resource
 
@@ -175,6 +177,29 @@ def test_waiting_for_another_attempt_is_shown() -> None:
     read = page(*full())[1]
     assert "train 2 waited 60s for attempt 2" in read
     assert "train 2, attempt 2: Disruption; 60s from 2026-01-31 12:23:00; its node is gone" in read
+
+
+@pytest.mark.parametrize(
+    ("attempt", "bars"),
+    [
+        ({"active_seconds": 120}, ["held back for 3m", "Succeeded; 2m from 2026-01-31 12:03:00; 8 GPUs"]),
+        ({"active_seconds": 300}, ["Succeeded; 5m from 2026-01-31 12:00:00; 8 GPUs"]),
+        ({"active_seconds": None}, ["Succeeded; 5m from 2026-01-31 12:00:00; 8 GPUs"]),
+        (
+            {"active_seconds": 60, "active_since": at(50), "outcome": Outcome.RUNNING, "finished": None},
+            ["held back for 49m", "Running; 11m from 2026-01-31 12:49:00; 8 GPUs"],
+        ),
+        ({"active_seconds": 0, "outcome": Outcome.RUNNING, "finished": None}, ["held back for 60m"]),
+    ],
+    ids=["queued first", "never held", "on one machine", "resumed", "still in the queue"],
+)
+def test_what_held_an_attempt_back_is_shown(attempt: dict[str, Any], bars: list[str]) -> None:
+    record = done(0, 5)
+    record = replace(record, newest=(replace(record.newest[0], gpus=8, **attempt),))
+    shown = timeline({Step(1, Stage.TRAIN): record}, NOW)
+    titles = re.findall(r"<title>(.*?)</title>", shown)
+    assert len(titles) == len(bars)
+    assert all(bar in title for bar, title in zip(bars, titles, strict=True))
 
 
 def test_a_suspended_run_says_how_to_go_on() -> None:
