@@ -182,7 +182,9 @@ def matrix(title: str, description: str, query: Query, *, row: str, column: str,
             _as_type(row, "number"),
             _sorted_by(row),
             _as_type(row, "string"),
-            _transformation("groupingToMatrix", rowField=row, columnField=column, valueField="Value"),
+            _transformation(
+                "groupingToMatrix", rowField=row, columnField=column, valueField="Value", emptyValue="null"
+            ),
         ]
     )
     panel.stacking(kinds.StackingMode.NORMAL).fill_opacity(70).line_width(0).show_value(kinds.VisibilityMode.NEVER)
@@ -300,7 +302,6 @@ def _joined(labels: Sequence[str], names: Sequence[str]) -> list[DataTransformer
     values = _values(names)
     dropped = {value: True for value, name in values.items() if name.startswith("_")}
     renamed = {value: name for value, name in values.items() if value not in dropped}
-    # Grafana puts a field that it is told no place of before all others.
     places = {field: place for place, field in enumerate((*labels, *values))}
     return [
         _transformation("merge"),
