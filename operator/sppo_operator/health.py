@@ -14,6 +14,9 @@ from aiohttp import web
 from sppo_operator.errors import UserError
 from sppo_operator.exposition import Exposition
 
+PIECE = 2**16
+"""What is longer is compressed in a thread."""
+
 Check = Callable[[], str]
 """What is wrong; empty if nothing is."""
 
@@ -52,7 +55,7 @@ def _handler(check: Check) -> Callable[[web.Request], Awaitable[web.StreamRespon
 def _metrics(exposition: Exposition) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         text, media_type = await exposition.render(request.headers.get("Accept", ""))
-        response = web.Response(body=text, headers={"Content-Type": media_type})
+        response = web.Response(body=text, headers={"Content-Type": media_type}, zlib_executor_size=PIECE)
         response.enable_compression()
         return response
 

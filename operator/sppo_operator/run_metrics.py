@@ -84,19 +84,21 @@ FAMILIES: dict[str, Family] = {
 
 def families(resources: Iterable[Object], now: float) -> Iterator[Metric]:
     """All series of these runs; `now` is in seconds since 1970."""
-    of_runs = {name: _metric(name, family) for name, family in FAMILIES.items()}
+    found: defaultdict[str, list[tuple[Labels, float]]] = defaultdict(list)
     phases: Counter[tuple[str, str]] = Counter()
     for resource in resources:
         run = (resource["metadata"]["namespace"], resource["metadata"]["name"])
         phases[run[0], _phase(resource)] += 1
         for name, labels, value in series_of(resource, now):
             if value is not None and math.isfinite(value):
-                of_runs[name].add_metric((*run, *labels), value)
+                found[name].append(((*run, *labels), value))
     runs = GaugeMetricFamily("sppo_runs", "Runs by what they are doing.", labels=["namespace", "phase"])
     for (namespace, phase), count in phases.items():
         runs.add_metric([namespace, phase], count)
     yield runs
-    yield from of_runs.values()
+    # One after the other: the library's samples take ten times the memory of these tuples.
+    for name, family in FAMILIES.items():
+        yield _metric(name, family, found.pop(name, []))
 
 
 def series_of(resource: Object, now: float) -> Iterator[Series]:
@@ -119,9 +121,12 @@ def series_of(resource: Object, now: float) -> Iterator[Series]:
                 yield from _results(at, stage.get("metrics", {}))
 
 
-def _metric(name: str, family: Family) -> GaugeMetricFamily | CounterMetricFamily:
+def _metric(name: str, family: Family, found: list[tuple[Labels, float]]) -> Metric:
     kind = CounterMetricFamily if family.counter else GaugeMetricFamily
-    return kind(f"sppo_run_{name}", family.help, labels=["namespace", "run", *family.labels.split()])
+    metric = kind(f"sppo_run_{name}", family.help, labels=["namespace", "run", *family.labels.split()])
+    for labels, value in found:
+        metric.add_metric(labels, value)
+    return metric
 
 
 def _phase(resource: Object) -> str:
