@@ -163,8 +163,8 @@ def fetched_from(log: str) -> Fetched:
         raise UnreadError("the pod's log has no whole document: try again") from error
     if not isinstance(document, dict) or document.get("results") != DOCUMENT:
         raise UnreadError("the pod's log has no document that this command reads: use the sppo of the run's operator")
-    curves, samples, made = (_checked(document, part, check) for part, check in PARTS.items())
     missing = [str(sentence) for sentence in _list(document.get("damaged"))]
+    curves, samples, made = (_checked(document, part, check, missing) for part, check in PARTS.items())
     missing += [
         f"Of the curves of iteration {number}, one step of {every} was read."
         for number, every in _object(document.get("every")).items()
@@ -175,8 +175,10 @@ def fetched_from(log: str) -> Fetched:
 PARTS: Mapping[str, Callable[[Any], Any]] = {"curves": curves_in, "samples": samples_in, "made": made_in}
 
 
-def _checked(document: Mapping[str, Any], part: str, check: Callable[[Any], Any]) -> dict[str, Any]:
+def _checked(document: Mapping[str, Any], part: str, check: Callable[[Any], Any], missing: list[str]) -> dict[str, Any]:
+    """What is whole of a part; the names of the rest go to `missing`."""
     checked = {key: check(value) for key, value in _object(document.get(part)).items()}
+    missing += [f"{part} of {key} are not what this command reads." for key, value in checked.items() if value is None]
     return {key: value for key, value in checked.items() if value is not None}
 
 

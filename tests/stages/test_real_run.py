@@ -74,7 +74,7 @@ def test_a_shortened_demo(tmp_path: Path) -> None:
     assert float(stages[0, "evaluate"]["metrics"]["winRateBase"]) == 0.5
     assert "win rate vs base" in output and "after" in output
     report = (tmp_path / "report.html").read_text("utf-8")
-    assert "<svg" in report and "http-equiv" not in report
+    assert "<svg" in report and 'http-equiv="refresh"' not in report
 
 
 @pytest.fixture

@@ -161,6 +161,14 @@ def test_of_thinned_curves_the_report_says_so() -> None:
     assert cluster.fetched().missing == ("Of the curves of iteration 1, one step of 3 was read.",)
 
 
+def test_parts_of_another_shape_are_named() -> None:
+    missing = Cluster([ended(0)], log=json.dumps(DAMAGED)).fetched().missing
+    assert missing[1:3] == (
+        "curves of 1 are not what this command reads.",
+        "samples of 2 are not what this command reads.",
+    )
+
+
 def refuse(verb: str, error: Exception, *, after: bool = False) -> Callable[[Call, bool], None]:
     """A disturbance: calls of this verb on pods fail, before or after they did what they do."""
 
