@@ -29,6 +29,8 @@ from monitoring.panels import DATASOURCE, Drawn
 
 FOLDER = Path(__file__).parents[1] / "charts/sppo-operator/files/dashboards"
 TAG = "sppo"
+ANNOTATION_TEXTS = {"titleFormat": "{{alertname}}", "textFormat": "{{namespace}} {{run}} {{reason}}"}
+"""Grafana's Prometheus data source reads them, and the SDK does not know them."""
 
 
 def rendered() -> dict[str, str]:
@@ -82,7 +84,10 @@ def _text(dashboard: Dashboard, contents: Sequence[Drawn | Row]) -> str:
             panel = part.build()
             panel.id_val = number
             dashboard.with_panel(part)
-    return json.dumps(dashboard.build(), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    built = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
+    for annotation in built["annotations"]["list"]:
+        annotation.update(ANNOTATION_TEXTS)
+    return json.dumps(built, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

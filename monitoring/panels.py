@@ -294,17 +294,26 @@ def _numbered_rows(names: Sequence[str]) -> list[DataTransformerConfig]:
         _transformation("merge"),
         _as_type("iteration", "number"),
         _sorted_by("iteration"),
-        _transformation("organize", excludeByName={"Time": True}, indexByName={}, renameByName=_values(names)),
+        _organized(dropped=(), places=(), renamed=_values(names)),
     ]
 
 
 def _joined(labels: Sequence[str], names: Sequence[str]) -> list[DataTransformerConfig]:
     values = _values(names)
-    dropped = {value: True for value, name in values.items() if name.startswith("_")}
+    dropped = [value for value, name in values.items() if name.startswith("_")]
     renamed = {value: name for value, name in values.items() if value not in dropped}
-    places = {field: place for place, field in enumerate((*labels, *values))}
     return [
         _transformation("merge"),
         *(_as_type(label, "number") for label in labels if label == "iteration"),
-        _transformation("organize", excludeByName={"Time": True, **dropped}, indexByName=places, renameByName=renamed),
+        _organized(dropped=dropped, places=(*labels, *values), renamed=renamed),
     ]
+
+
+def _organized(*, dropped: Sequence[str], places: Sequence[str], renamed: Mapping[str, str]) -> DataTransformerConfig:
+    return _transformation(
+        "organize",
+        excludeByName=dict.fromkeys(["Time", *dropped], True),
+        indexByName={field: place for place, field in enumerate(places)},
+        orderByMode="manual",
+        renameByName=renamed,
+    )
