@@ -18,27 +18,27 @@ SHELLS = ("bash", "zsh", "fish")
 TARGET = "TARGET is the name of a run on the cluster, or the folder that was the --workspace of `sppo run`."
 EXAMPLES = {
     "": """
-  {prog} run demo.yaml --workspace ./demo    carry a run out on this machine
+  {prog} run demo.yaml --workspace ./demo    on this machine
   {prog} validate demo.yaml                  would kubectl apply take it?
-  {prog} watch demo -n lab                   follow a run on the cluster to its end
-  {prog} describe demo                       what happened, and what to do next?
-  {prog} logs demo -f                        the log of the stage that matters
+  {prog} watch demo -n lab                   follow a run to its end
+  {prog} describe demo                       what happened, what to do next?
+  {prog} logs demo -f                        of the stage that matters
   {prog} report ./demo                       a file to send around""",
     "run": """
-  {prog} run demo.yaml --workspace ./demo    the same command goes on after Ctrl-C or a crash
+  {prog} run demo.yaml --workspace ./demo    again: goes on after a crash
   {prog} run demo.yaml --workspace ./demo --plain > run.log""",
     "validate": """
   {prog} validate demo.yaml
   {prog} validate runs/*.yaml
-  helm template . | {prog} validate -        objects of other kinds are passed over""",
+  helm template . | {prog} validate -        passes other kinds over""",
     "watch": """
-  {prog} watch demo                          exit status 0 if it succeeds, as `{prog} run` otherwise
-  {prog} watch ./demo                        a run on this machine, from another terminal
-  {prog} watch                               all runs of the namespace, until Ctrl-C
-  {prog} watch -A | tee runs.log             one line per event where no terminal is""",
+  {prog} watch demo                          exit status 0 if it succeeds
+  {prog} watch ./demo                        one that runs on this machine
+  {prog} watch                               all runs of the namespace
+  {prog} watch -A | tee runs.log             one line per event""",
     "logs": """
-  {prog} logs demo                           of the stage that failed, or runs, or ended last
-  {prog} logs demo -f                        stage after stage, to the end of the run
+  {prog} logs demo                           of the failed, running or last stage
+  {prog} logs demo -f                        on to the end of the run
   {prog} logs demo --stage train --iteration 2 --previous
   {prog} logs ./demo --raw | jq -R 'fromjson? | .progress'""",
     "describe": """
@@ -46,7 +46,7 @@ EXAMPLES = {
   {prog} describe ./demo | less -R""",
     "report": """
   {prog} report ./demo                       writes ./demo/report.html
-  {prog} report demo -n lab -o demo.html     reads the run's claim with a short-lived pod of yours""",
+  {prog} report demo -n lab -o demo.html     by a short-lived pod of yours""",
     "completion": """
   source <(sppo completion bash)             for good: in ~/.bashrc
   source <(sppo completion zsh)              after compinit, in ~/.zshrc
