@@ -24,7 +24,6 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
-    DataTransformerConfig,
     DynamicConfigValue,
     FieldColorModeId,
     GridPos,
@@ -37,6 +36,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from monitoring import frames
 from monitoring.colours import BLUE, GREY
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -115,7 +115,7 @@ def by_iteration(
     """
     panel = trend.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
     panel.targets(_named([rows(expression) for expression in curves.values()]))
-    panel.transformations(_numbered_rows(list(curves)))
+    panel.transformations(frames.by_iteration(list(curves)))
     panel.x_field("iteration").unit(unit).decimals(3).no_value(NO_DATA)
     panel.line_width(2).fill_opacity(0).show_points(kinds.VisibilityMode.ALWAYS).point_size(8)
     panel.legend(_legend()).tooltip(_tooltip())
@@ -177,16 +177,7 @@ def matrix(title: str, description: str, query: Query, *, row: str, column: str,
     """A bar per value of the label `row`, a numeral, stacked by the label `column`."""
     panel = barchart.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
     panel.targets(_named([query])).unit(unit).no_value(NO_DATA)
-    panel.transformations(
-        [
-            _as_type(row, "number"),
-            _sorted_by(row),
-            _as_type(row, "string"),
-            _transformation(
-                "groupingToMatrix", rowField=row, columnField=column, valueField="Value", emptyValue="null"
-            ),
-        ]
-    )
+    panel.transformations(frames.matrix(row, column))
     panel.stacking(kinds.StackingMode.NORMAL).fill_opacity(70).line_width(0).show_value(kinds.VisibilityMode.NEVER)
     return panel.legend(_legend()).tooltip(_tooltip())
 
@@ -222,7 +213,7 @@ def columns(
     """
     panel = table.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
     panel.targets(_named(queries.values())).no_value(no_value).align(kinds.FieldTextAlignment.AUTO)
-    panel.transformations(_joined(labels, list(queries))).cell_height(kinds.TableCellHeight.SM)
+    panel.transformations(frames.joined(labels, list(queries))).cell_height(kinds.TableCellHeight.SM)
     for name, look in (looks or {}).items():
         panel.override_by_name(name, list(look))
     order = common.TableSortByFieldState().display_name(sort_by.removeprefix("-")).desc(sort_by.startswith("-"))
@@ -270,50 +261,3 @@ def _mapping(colours: Colours) -> ValueMapping:
 
 def _property(name: str, value: object) -> DynamicConfigValue:
     return DynamicConfigValue(id_val=name, value=value)
-
-
-def _transformation(name: str, **options: object) -> DataTransformerConfig:
-    return DataTransformerConfig(id_val=name, options=options)
-
-
-def _as_type(field: str, kind: str) -> DataTransformerConfig:
-    return _transformation("convertFieldType", fields={}, conversions=[{"targetField": field, "destinationType": kind}])
-
-
-def _sorted_by(field: str) -> DataTransformerConfig:
-    return _transformation("sortBy", fields={}, sort=[{"field": field, "desc": False}])
-
-
-def _values(names: Sequence[str]) -> dict[str, str]:
-    """What Grafana calls the values: by their query, but for one that alone has any, which may only be the first."""
-    return {f"Value #{chr(ord('A') + number)}": name for number, name in enumerate(names)} | {"Value": names[0]}
-
-
-def _numbered_rows(names: Sequence[str]) -> list[DataTransformerConfig]:
-    return [
-        _transformation("merge"),
-        _as_type("iteration", "number"),
-        _sorted_by("iteration"),
-        _organized(dropped=(), places=(), renamed=_values(names)),
-    ]
-
-
-def _joined(labels: Sequence[str], names: Sequence[str]) -> list[DataTransformerConfig]:
-    values = _values(names)
-    dropped = [value for value, name in values.items() if name.startswith("_")]
-    renamed = {value: name for value, name in values.items() if value not in dropped}
-    return [
-        _transformation("merge"),
-        *(_as_type(label, "number") for label in labels if label == "iteration"),
-        _organized(dropped=dropped, places=(*labels, *values), renamed=renamed),
-    ]
-
-
-def _organized(*, dropped: Sequence[str], places: Sequence[str], renamed: Mapping[str, str]) -> DataTransformerConfig:
-    return _transformation(
-        "organize",
-        excludeByName=dict.fromkeys(["Time", *dropped], True),
-        indexByName={field: place for place, field in enumerate(places)},
-        orderByMode="manual",
-        renameByName=renamed,
-    )
