@@ -26,6 +26,7 @@ SECONDS = 300
 FOLDER = Path("/var/lib/sppo-demo")
 """What manifests/kind shares with the node."""
 WORKSPACE = ROOT / "manifests/kind/workspace.yaml"
+VOLUME = "sppo-demo"
 NAMESPACE = "docs"
 """Of the reader's kubeconfig."""
 
@@ -51,7 +52,8 @@ def empty(lab: Lab) -> None:
 @pytest.fixture
 def session(lab: Lab, bare: None, tmp_path: Path) -> Iterator[Session]:
     before = names(lab)
-    FOLDER.mkdir()
+    lab.delete("persistentvolumes", "", VOLUME)  # of tests that were killed
+    FOLDER.mkdir(exist_ok=True)
     FOLDER.chmod(0o777)
     lab.kubectl("create", "namespace", NAMESPACE)
     home = tmp_path / "home"
@@ -68,7 +70,7 @@ def session(lab: Lab, bare: None, tmp_path: Path) -> Iterator[Session]:
     empty(lab)
     for namespace in names(lab) - before:
         lab.kubectl("delete", "namespace", namespace, "--timeout=120s")
-    lab.kubectl("delete", "-f", str(WORKSPACE), "--ignore-not-found", "--timeout=60s")
+    lab.delete("persistentvolumes", "", VOLUME)
     shutil.rmtree(FOLDER)
 
 
