@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -13,8 +14,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from api_server import Answer, ApiServer
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from simulated_operator import MANIFEST
 from sppo_operator.cache import Kind
 from sppo_operator.errors import SPPOError
@@ -133,9 +136,10 @@ def test_the_end_of_kopf_is_an_error() -> None:
 class Operator:
     """`python -m sppo_operator.main` with a lease of 3 s."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, port: int) -> None:
         self._process = process
         self.log = log
+        self._port = port
 
     @classmethod
     async def start(cls, server: ApiServer, folder: Path, identity: str) -> Operator:
@@ -144,9 +148,9 @@ class Operator:
         contexts = [{"name": "x", "context": {"cluster": "x", "user": "x"}}]
         config.write_text(json.dumps({**named, "contexts": contexts, "current-context": "x"}))
         log = folder / f"{identity}.log"
-        flags = (
-            f"--image trainer:1 --identity {identity} --lease-namespace sppo-system --http-port 0 --log-format json"
-        )
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
+        flags = f"--image trainer:1 --identity {identity} --lease-namespace sppo-system --http-port {port} --log-format json"
         times = "--lease-seconds 4 --renew-seconds 3 --retry-seconds 1"
         with log.open("wb") as sink:
             process = await asyncio.create_subprocess_exec(
@@ -154,7 +158,7 @@ class Operator:
                 env=os.environ | {"KUBECONFIG": str(config)},
                 stderr=sink,
             )
-        return cls(process, log)
+        return cls(process, log, port)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -162,6 +166,16 @@ class Operator:
     async def end(self) -> int:
         async with asyncio.timeout(DEADLINE_SECONDS):
             return await self._process.wait()
+
+    async def metrics(self) -> dict[str, float]:
+        """What a scrape finds, as Prometheus asks for it; the labels of a series are in its name."""
+        headers = {"Accept": "application/openmetrics-text;version=1.0.0,*/*;q=0.1", "Accept-Encoding": "gzip"}
+        url = f"http://127.0.0.1:{self._port}/metrics"
+        async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
+            assert response.status == 200
+            assert response.headers["Content-Encoding"] == "gzip"
+            families = text_string_to_metric_families(await response.text())
+        return {series(one.name, **one.labels): one.value for family in families for one in family.samples}
 
     def messages(self) -> list[str]:
         return [json.loads(line)["message"] for line in self.log.read_text().splitlines()]
@@ -188,6 +202,10 @@ def with_operators(
     with_server(inside)
 
 
+def series(name: str, **labels: str) -> str:
+    return " ".join([name, *(f"{label}={labels[label]}" for label in sorted(labels))])
+
+
 def holder(server: ApiServer) -> str:
     return next((found["spec"].get("holderIdentity") or "" for found in server.all("leases")), "")
 
@@ -205,6 +223,46 @@ def test_from_a_run_to_its_first_job_to_a_clean_end(tmp_path: Path) -> None:
         assert await operator.end() == 0
         assert holder(server) == ""
         assert operator.messages()[-1] == "asked to stop"
+
+    with_operators(tmp_path, scenario)
+
+
+def test_the_leader_shows_the_runs_and_every_process_shows_itself(tmp_path: Path) -> None:
+    state = series("sppo_run_stage_state", namespace="lab", run="demo", iteration="0", stage="prepare", state="Running")
+    looks = series("sppo_operator_reconcile_seconds_count", result="done")
+    age = series("sppo_operator_watch_age_seconds", resource="spporuns")
+
+    async def scenario(server: ApiServer, start: Callable[[str], Awaitable[Operator]]) -> None:
+        leader = await start("a")
+        await eventually(lambda: holder(server) == "a")
+        standby = await start("b")
+        await eventually(lambda: "b waits to lead" in standby.messages())
+        made = server.add("spporuns", admit(MANIFEST))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while state not in (found := await leader.metrics()):
+                await asyncio.sleep(0.1)
+        assert found["sppo_operator_leader"] == 1
+        assert found[looks] >= 1
+        assert (
+            found[series("sppo_operator_api_calls_total", verb="update", resource="spporuns/status", code="200")] >= 1
+        )
+        assert found[series("sppo_runs", namespace="lab", phase="Preparing")] == 1
+        assert found[age] < DEADLINE_SECONDS
+        assert found["process_resident_memory_bytes"] > 2**20
+
+        idle = await standby.metrics()
+        assert (idle["sppo_operator_leader"], idle[looks]) == (0, 0)
+        assert not [name for name in idle if name.startswith("sppo_run") or name == age]
+
+        server.remove(server.at(made))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while "demo" in str(await leader.metrics()):
+                await asyncio.sleep(0.1)
+
+        leader.signal(signal.SIGKILL)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while (await standby.metrics())["sppo_operator_leader"] == 0:
+                await asyncio.sleep(0.1)
 
     with_operators(tmp_path, scenario)
 

@@ -75,7 +75,7 @@ def test_the_queue_is_measured() -> None:
     assert value(metrics, "sppo_operator_workqueue_depth") == 1
     assert value(metrics, "sppo_operator_workqueue_adds_total") == 2
     assert value(metrics, "sppo_operator_workqueue_retries_total") == 1
-    assert value(metrics, "sppo_operator_workqueue_wait_seconds_sum") == 3
+    assert value(metrics, "sppo_operator_workqueue_wait_seconds_sum") == pytest.approx(3)
     assert value(metrics, "sppo_operator_workqueue_wait_seconds_bucket", le="5.0") == 1
     assert value(metrics, "sppo_operator_workqueue_wait_seconds_bucket", le="1.0") == 0
 
@@ -108,7 +108,7 @@ def test_passes_are_measured_by_how_they_end() -> None:
     metrics = term(scenario)
     counts = {result: value(metrics, "sppo_operator_reconcile_seconds_count", result=result) for result in ("done", "retried", "failed")}  # fmt: skip
     assert counts == {"done": 1, "retried": 2, "failed": 1}
-    assert value(metrics, "sppo_operator_reconcile_seconds_sum", result="retried") == 4
+    assert value(metrics, "sppo_operator_reconcile_seconds_sum", result="retried") == pytest.approx(4)
     assert value(metrics, "sppo_operator_reconcile_errors_total", reason="ConflictError") == 2
     assert value(metrics, "sppo_operator_reconcile_errors_total", reason="Fault") == 1
 
