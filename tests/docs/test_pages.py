@@ -111,6 +111,23 @@ def test_a_page_says_at_its_top_if_it_begins_with_an_installation(page: Path) ->
     assert INSTALLED not in lines[1:]
 
 
+def test_the_tree_of_the_readme_names_what_is_there() -> None:
+    """A line that begins at the margin names a folder or file; the files on lines below are in that folder."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    tree = readme.partition("## What is where")[2].partition("```text\n")[2].partition("```")[0]
+    folder, named = ROOT, set()
+    for line in tree.splitlines():
+        names = re.match(r" *((?:\S+ )*\S+)  ", line + "  ")
+        assert names is not None
+        if not line.startswith(" "):
+            folder = ROOT / names[1]
+            named.add(folder)
+        else:
+            named |= {folder / name for name in names[1].split()}
+    assert len(named) > 60
+    assert not [path for path in named if not path.exists()]
+
+
 def test_the_reference_is_that_of_the_resource() -> None:
     written = (ROOT / "docs/reference.md").read_text("utf-8")
     assert written == load(ROOT / "docs/reference.py").reference(), "run `make docs`"
