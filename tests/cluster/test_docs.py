@@ -1,7 +1,7 @@
 """The commands of the documentation that need a cluster, run page by page on the real node, as a reader would.
 
 The images have the names that the pages give them, the trainer's being the stand-in. A page begins on a cluster that has nothing of
-this project, or, if its first line says `page: installed`, after the commands of README.md.
+this project but Prometheus Operator's definitions, or, if its first line says `page: installed`, after the commands of README.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from operators import Operator
 from shell_session import Session, copy_tree
 from testbed import Node
 from testbed.build import HELM, built
+from testbed.monitors import monitor_definitions
 from testbed.shell import run
 
 PAGES = [page for page in pages() if shell_blocks(page, "node")]
@@ -39,7 +40,10 @@ def bare(lab: Lab, node: Node, operator: Operator, image: Callable[[str], str]) 
         for name, built_as in (("operator", "operator"), ("trainer", "standin")):
             run(*node.ctr(), "image", "tag", "--force", image(built_as), f"{prefix}/sppo-{name}:{version}")
     empty(lab)
+    monitors = str(monitor_definitions())
+    lab.kubectl("apply", "--server-side", "-f", monitors)
     yield
+    lab.kubectl("delete", "-f", monitors, "--ignore-not-found")
     empty(lab)
     operator.install()
 
