@@ -22,6 +22,7 @@ FOR_THE_CHART = binaries(*OF_THE_CHART)
 FOR_THE_CLUSTER: Steps = {
     "Debian packages": packages.install,
     **binaries(*(binary for binary in BINARIES.values() if binary not in OF_THE_CHART)),
+    "definitions of Prometheus Operator's resources": monitor_definitions,
     "image of the operator": images.operator_image,
     "image of the stand-in": images.standin_image,
     "image of the trainer": images.trainer_image,

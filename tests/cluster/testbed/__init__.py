@@ -4,7 +4,7 @@
     packages    containerd, runc, CNI plugins and tools, from the distribution
     box         the namespaces in which all of it lives, and why the tear-down is complete
     node        which components are started, in which order; `components` and `config` hold their settings
-    kueue, kwok what some tests need besides
+    kueue, kwok, monitors   what some tests need besides
 
 `python -m testbed up` boots it and `down` removes it. Only etcd's files, images and logs are on disk, below one folder
 (SPPO_CLUSTER_STATE, else /var/lib/sppo-cluster). What stays on the machine are installed packages, the cache of built
