@@ -46,7 +46,6 @@ SHARED = {
     "objective": ("prepare", "i0/evaluate", "i1/generate", "i1/score"),
     "training": ("prepare", "i0/evaluate", "i1/generate", "i1/score"),
     "generation": ("prepare", "i0/evaluate/samples"),
-    "evaluation": ("prepare", "i1/generate", "i1/score", "i1/train"),
 }
 """What a run with another such section has in common with the demo's, as the stages' configurations say."""
 
@@ -65,16 +64,11 @@ SETTINGS = (
     DEMO,
     Setting(name="beta 0.001", changes={"objective.beta": "0.001"}, iterations=2),
     Setting(name="learningRate 3e-5", changes={"training.learningRate": "3e-5"}),
-    Setting(name="learningRate 3e-6", changes={"training.learningRate": "3e-6"}),
+    Setting(name="beta 0.5", changes={"objective.beta": "0.5"}),
     Setting(name="samples 2", changes={"generation.samples": 2}),
-    Setting(name="beta 0.5", changes={"objective.beta": "0.5"}, iterations=2),
+    Setting(name="learningRate 3e-6", changes={"training.learningRate": "3e-6"}),
     Setting(name="samples 8", changes={"generation.samples": 8}),
     Setting(name="responses All", changes={"objective.responses": "All"}),
-    Setting(name="evaluation.samples 1", changes={"evaluation.samples": 1}),
-    Setting(name="batchSize 8", changes={"training.batchSize": 8}),
-    Setting(name="constant 0.8", changes={"objective.normalizer": "Constant", "objective.constant": "0.8"}),
-    Setting(name="epochs 2", changes={"training.epochs": 2}),
-    Setting(name="evaluation.samples 8", changes={"evaluation.samples": 8}),
 )
 
 

@@ -7,6 +7,7 @@ answers.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -17,8 +18,18 @@ from typing import Any
 import numpy as np
 from measure import SETTINGS, results
 from sppo_trainer.evaluate import bootstrap_interval
+from spread import SPREAD
 
-HEADS = ("win rate against base", "minus the demo's", "pass rate", "tokens", "KL", "log-ratio of best", "of worst")
+HEADS = (
+    "win rate: seeds 1, 2",
+    "minus the demo's: both",
+    "seeds 1, 2",
+    "pass rate",
+    "tokens",
+    "KL",
+    "log-ratio of best",
+    "of worst",
+)
 Rows = list[dict[str, Any]]
 """Of one setting and iteration, in order of the seeds."""
 
@@ -53,22 +64,29 @@ def trust_region() -> str:
 
 def one_iteration() -> str:
     """Every other setting, after one iteration."""
-    names = [s.name for s in SETTINGS if "evaluation" not in s.name]
-    return table(["setting", *HEADS], [[name, *cells(rows_at(name, 1), rows_at("demo", 1))] for name in names])
+    lines = [[setting.name, *cells(rows_at(setting.name, 1), rows_at("demo", 1))] for setting in SETTINGS]
+    return table(["setting", *HEADS], lines)
 
 
 def evaluation_size() -> str:
     """The interval's half width, at the size measured and at others."""
     sizes = (100, 300, 1000)
-    heads = ["answers S", "sd of a prompt's win rate", "half width, measured"]
-    lines = []
-    for name, samples in (("evaluation.samples 1", 1), ("demo", 3), ("evaluation.samples 8", 8)):
-        values = prompts_of(rows_at(name, 1))
-        low, high = interval(values)
-        sd = float(np.std(values))
-        widths = [f"{1.96 * sd / math.sqrt(size):.3f}" for size in sizes]
-        lines.append([str(samples), f"{sd:.2f}", f"{(high - low) / 2:.3f} (n = {len(values)})", *widths])
-    return table([*heads, *(f"n = {size}" for size in sizes)], lines)
+    rows = [json.loads(line) for line in SPREAD.read_text("utf-8").splitlines()]
+    heads = ["iteration", "answers S", "win rate", "sd over prompts", f"half width, n = {rows[0]['prompts']} measured"]
+    return table(
+        [*heads, *(f"n = {size} by the formula" for size in sizes)],
+        [
+            [
+                str(row["iteration"]),
+                str(row["samples"]),
+                f"{row['winRate']:.2f}",
+                f"{row['sd']:.2f}",
+                f"{row['halfWidth']:.3f}",
+                *(f"{1.96 * row['sd'] / math.sqrt(size):.3f}" for size in sizes),
+            ]
+            for row in rows
+        ],
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -83,9 +101,13 @@ def eta_of(name: str) -> float:
 
 
 def cells(rows: Rows, demo: Rows) -> list[str]:
+    by_seed = differences(rows, demo)
+    together = [value for values in by_seed for value in values]
+    low, high = interval(together)
+    compared = [f"{np.mean(together):+.2f} [{low:+.2f}, {high:+.2f}]", ", ".join(f"{np.mean(v):+.2f}" for v in by_seed)]
     return [
-        win_rate(rows),
-        difference(rows, demo),
+        ", ".join(f"{row['winRateBase']:.2f}" for row in rows),
+        *(["", ""] if rows == demo else compared),
         f"{mean(rows, 'passRate'):.3f}",
         f"{mean(rows, 'meanTokens'):.1f}",
         f"{mean(rows, 'klPerResponse'):.2f}",
@@ -107,18 +129,12 @@ def mean(rows: Rows, figure: str) -> float:
     return float(np.mean([row[figure] for row in rows]))
 
 
-def win_rate(rows: Rows) -> str:
-    values = prompts_of(rows)
-    low, high = interval(values)
-    return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
-
-
-def difference(rows: Rows, demo: Rows) -> str:
-    if rows == demo:
-        return ""
-    values = [new - old for new, old in zip(prompts_of(rows), prompts_of(demo), strict=True)]
-    low, high = interval(values)
-    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+def differences(rows: Rows, demo: Rows) -> list[list[float]]:
+    """By seed and prompt."""
+    return [
+        [new - old for new, old in zip(row["winRates"], before["winRates"], strict=True)]
+        for row, before in zip(rows, demo, strict=True)
+    ]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
