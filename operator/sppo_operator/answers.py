@@ -74,7 +74,7 @@ def _card(sample: Sample, before: str, after: str, total: int) -> str:
     if sample.get("rank"):
         facts.append(f"rank {sample['rank']} of {total}")
     return (
-        f'<article><h4 dir="auto">{text(sample["prompt"])}</h4>'
+        f'<article><h4 dir="auto" tabindex="0">{text(sample["prompt"])}</h4>'
         f'<p class="facts">{text(", ".join(facts))}</p><div class="answers">'
         f"{_answer(before, sample['before'], sample.get('scoreBefore'))}"
         f"{_answer(after, sample['after'], sample.get('scoreAfter'))}</div></article>"

@@ -81,9 +81,9 @@ article { border-top: 1px solid var(--faint); padding: .9rem 0; }
 .answer { min-width: 0; }
 blockquote { margin: .2rem 0 0; padding: .5rem .8rem; background: var(--paper); border-radius: 6px; white-space:
   pre-wrap; max-height: 18rem; overflow: auto; unicode-bidi: isolate; }
-h4, blockquote { overflow-wrap: anywhere; }
+h4, blockquote { overflow-wrap: anywhere; } h4 { max-height: 8rem; overflow: auto; white-space: pre-wrap; }
 @media print { main { padding: 0; max-width: none; } nav { display: none; } section { border: 0; padding: 0; }
   figure, tr, article, header li, .cards div { break-inside: avoid; } h2, h3 { break-after: avoid; } pre,
-  blockquote { max-height: none; white-space: pre-wrap; overflow-wrap: anywhere; } .scroll { overflow: visible; }
+  blockquote, h4 { max-height: none; white-space: pre-wrap; overflow-wrap: anywhere; } .scroll { overflow: visible; }
   td { white-space: normal; } details::details-content { content-visibility: visible; block-size: auto; } }
 """

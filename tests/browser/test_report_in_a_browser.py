@@ -156,6 +156,8 @@ def test_it_prints_with_everything_unfolded(opened: Open, tmp_path: Path) -> Non
     assert found.ask("document.querySelector('nav').getClientRects().length") == 0
     assert found.ask("document.querySelector('details figure').checkVisibility({contentVisibilityAuto: true})")
     assert found.ask("[...document.querySelectorAll('pre')].every(p => p.scrollWidth <= p.clientWidth)")
+    cut = "e => e.scrollHeight > e.clientHeight + 1 || e.scrollWidth > e.clientWidth + 1"
+    assert found.ask(f"[...document.querySelectorAll('pre, blockquote, h4')].filter({cut}).length") == 0
 
 
 def test_a_click_selects_the_whole_manifest(opened: Open) -> None:
@@ -169,6 +171,7 @@ def test_a_click_selects_the_whole_manifest(opened: Open) -> None:
 def test_one_answer_does_not_fill_the_screen_or_turn_the_page_around(opened: Open) -> None:
     found = opened()
     assert found.ask("Math.max(...[...document.querySelectorAll('blockquote')].map(q => q.clientHeight))") < 320
+    assert found.ask("Math.max(...[...document.querySelectorAll('h4')].map(h => h.clientHeight))") < 160
     facts = found.page.locator("article .facts").first
     assert facts.evaluate("e => getComputedStyle(e).direction") == "ltr"
     arabic = found.page.locator("blockquote", has_text="مرحبا").first
