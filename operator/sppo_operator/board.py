@@ -111,9 +111,9 @@ def _state(record: Record, shown: str) -> str:
             return "Succeeded"
         case None:
             return "Pending"
-    if shown:
-        return "Retrying" if shown in ("Pending", "Running") else shown
-    return "Failed"
+        case Outcome.FAILED | Outcome.DISRUPTED if shown == "Pending":
+            return "Retrying"
+    return shown or "Failed"
 
 
 def _bar(record: Record, state: str, width: int) -> RenderableType:
@@ -155,4 +155,5 @@ def _outcome(step: Step, record: Record) -> str:
         case None | Outcome.RUNNING:
             return ""
         case outcome:
-            return f"{outcome.value}: {record.attempts.message}"
+            why = record.attempts.message
+            return f"{outcome.value}: {why}" if why else outcome.value

@@ -61,9 +61,8 @@ class ClusterSource(Source):
         resource = await self.resource()
         job = Run.of(resource).job_name(wanted.step, wanted.attempt)
         with explained("pods"):
-            pods = await self.api.list(resources.pods(self.namespace), f"{resources.JOB_LABEL}={job}")
-        if wanted.worker is not None:
-            pods = [pod for pod in pods if worker_of(pod) == wanted.worker]
+            found = await self.api.list(resources.pods(self.namespace), f"{resources.JOB_LABEL}={job}")
+        pods = [pod for pod in found if wanted.worker in (None, worker_of(pod))]
         if not pods:
             raise MissingError(_gone(resource, job, wanted))
         chosen, *others = explaining(pods, _message(resource, wanted))

@@ -122,7 +122,7 @@ def _fault(record: Record) -> tuple[str, str]:
     last = record.newest[-1]
     if last.outcome is Outcome.USER_FAULT:
         fault = "The run, its data or its workspace is at fault. The same again would fail again, so nobody tried."
-        return fault, "Mend what that sentence names, then let the run go on:"
+        return fault, "Mend what it names (a field that may not change: in a new run), then let the run go on:"
     times = "once" if record.attempts.charged <= 1 else f"{record.attempts.charged} times"
     lacks_memory = last.exit_code == KILLED or "memory" in last.message
     cause = "it lacked memory" if lacks_memory else "a bug, a full device, or a wrong image"

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from bench import STANDIN, Bench
+from bench import STANDIN, Bench, wait_until
 
 
 def shell(bench: Bench, line: str) -> subprocess.CompletedProcess[str]:
@@ -79,3 +80,65 @@ def test_what_is_not_there_is_named(bench: Bench, arguments: list[str], code: in
     assert refused.returncode == code
     assert said in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def test_every_run_of_every_file_is_judged(bench: Bench, tmp_path: Path) -> None:
+    text = json.dumps(bench.manifest)  # which is YAML
+    claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: models}\n"
+    several = tmp_path / "several.yaml"
+    other = text.replace('"name": "demo"', '"name": "Other"')
+    several.write_text(f"{claim}---\n{text}\n---\n{other}\n")
+    judged = bench.run("validate", str(bench.file), str(several))
+    assert judged.returncode == 78
+    assert judged.stdout == (
+        f"{bench.file}: spporun.sppo.dev/demo is valid\n{several}: spporun.sppo.dev/demo is valid\n"
+    )
+    passed, refused = judged.stderr.splitlines()[:2]
+    assert passed == f"{several}: passed over 1 objects of other kinds"
+    assert refused.startswith(f'error: {several}: The SPPORun "Other" is invalid: ')
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("{manifest}", 0, "spporun.sppo.dev/demo is valid\n"),
+        ("", 78, "no object of kind SPPORun is in -: name a file that has one"),
+        ("kind: Pod\n---\nkind: Service", 78, "no object of kind SPPORun is in -"),
+        ("kind: Pod", 78, 'no matches for kind "Pod" in version "None"'),
+        ("- 1", 78, "give a mapping with apiVersion, kind and spec"),
+    ],
+    ids=["a run", "nothing", "other kinds", "another kind", "a list"],
+)
+def test_standard_input_is_judged(text: str, code: int, says: str, bench: Bench) -> None:
+    command = [sys.executable, "-m", "sppo_operator", "validate", "-"]
+    given = text.replace("{manifest}", json.dumps(bench.manifest))
+    judged = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert judged.returncode == code
+    assert says in judged.stdout + judged.stderr
+
+
+@pytest.mark.parametrize("command", ["watch", "logs", "describe"])
+def test_the_reader_of_a_pipe_may_go_away(command: str, bench: Bench) -> None:
+    bench.run()
+    done = shell(bench, f"{{ sppo {command} $DIR 2>/dev/null; echo $? >&2; }} | true")
+    assert (done.returncode, done.stderr in ("1\n", "0\n")) == (0, True)
+
+
+def test_a_run_that_nobody_carries_out_is_not_watched_for_ever(bench: Bench) -> None:
+    bench.start_and_hang("train 1").kill()
+    wait_until(lambda: bench.living() == [])
+    left = bench.run("watch", str(bench.workspace))
+    assert left.returncode == 75
+    assert left.stderr.startswith("error: no command carries the run out: sppo run FILE --workspace ")
+    assert bench.run("describe", str(bench.workspace)).stdout.startswith("lab/demo is stopped.\n")
+
+
+def test_a_log_is_followed_while_its_stage_runs(bench: Bench) -> None:
+    command = bench.start_and_hang("train 1")
+    follow = bench.start("logs", str(bench.workspace), "-f")
+    assert follow.stdout
+    assert follow.stdout.readline().startswith("0/3 chunks")
+    command.terminate()
+    _, error = follow.communicate(timeout=60)
+    assert follow.returncode == 0
+    assert error.startswith("==> train 1, attempt 1: ")
