@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import images
 from testbed import packages, why_not
 from testbed.build import BINARIES, OF_THE_CHART, Binary, built, cached
+from testbed.monitors import monitor_definitions
 
 Steps = Mapping[str, Callable[[], object]]
 
