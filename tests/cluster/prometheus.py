@@ -1,7 +1,11 @@
-"""A real Prometheus on this machine, which scrapes the operator's pods as the chart's PodMonitor has it done."""
+"""A real Prometheus on this machine, which scrapes the operator's pods as the chart's PodMonitor has it done.
+
+Debian's is built without discovery by Kubernetes. So the targets that it would find are written into a file.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -12,24 +16,27 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from lab import Lab
 from operators import NAME, NAMESPACE
 from standin_notes import eventually
 
 SCRAPE_SECONDS = 2.0
+META = "__meta_kubernetes_pod"
 RULES = Path(__file__).parents[2] / "charts/sppo-operator/files/alerts.yaml"
 
 
 class Prometheus:
     """Ended by `stop`; everything it writes is in `folder`."""
 
-    def __init__(self, folder: Path, kubeconfig: Path, waits: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, lab: Lab, waits: Mapping[str, str] | None = None) -> None:
         """`waits` replaces the `for` of alerts by name."""
         self._folder = folder
         program = shutil.which("prometheus")
         if not program:
             pytest.skip("Prometheus is not installed: apt-get install prometheus")
         (folder / "alerts.yaml").write_text(yaml.safe_dump(_rules(waits or {})))
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(_config(folder, kubeconfig)))
+        (folder / "targets.json").write_text(json.dumps(_targets(lab)))
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(_config(folder)))
         port = _free_port()
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         with (folder / "log").open("wb") as log:
@@ -83,20 +90,36 @@ class Prometheus:
         return response.json()["data"]
 
 
-def _config(folder: Path, kubeconfig: Path) -> dict[str, Any]:
-    meta = "__meta_kubernetes_pod"
+def _targets(lab: Lab) -> list[dict[str, Any]]:
+    """Every port of every container in the operator's namespace, with the labels that discovery would give it."""
+    return [
+        {
+            "targets": [f"{pod['status']['podIP']}:{port['containerPort']}"],
+            "labels": {
+                "__meta_kubernetes_namespace": pod["metadata"]["namespace"],
+                f"{META}_name": pod["metadata"]["name"],
+                f"{META}_label_app_kubernetes_io_name": pod["metadata"]["labels"]["app.kubernetes.io/name"],
+                f"{META}_container_name": container["name"],
+                f"{META}_container_port_name": port.get("name", ""),
+            },
+        }
+        for pod in lab.list("pods", NAMESPACE)
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports", ())
+    ]
+
+
+def _config(folder: Path) -> dict[str, Any]:
     scrape = {
         "job_name": NAME,
         "honor_labels": True,
-        "kubernetes_sd_configs": [
-            {"role": "pod", "kubeconfig_file": str(kubeconfig), "namespaces": {"names": [NAMESPACE]}}
-        ],
+        "file_sd_configs": [{"files": [str(folder / "targets.json")]}],
         "relabel_configs": [
-            {"action": "keep", "source_labels": [f"{meta}_label_app_kubernetes_io_name"], "regex": NAME},
-            {"action": "keep", "source_labels": [f"{meta}_container_port_name"], "regex": "http"},
+            {"action": "keep", "source_labels": [f"{META}_label_app_kubernetes_io_name"], "regex": NAME},
+            {"action": "keep", "source_labels": [f"{META}_container_port_name"], "regex": "http"},
             {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-            {"source_labels": [f"{meta}_name"], "target_label": "pod"},
-            {"source_labels": [f"{meta}_container_name"], "target_label": "container"},
+            {"source_labels": [f"{META}_name"], "target_label": "pod"},
+            {"source_labels": [f"{META}_container_name"], "target_label": "container"},
         ],
     }
     every = f"{SCRAPE_SECONDS:.0f}s"

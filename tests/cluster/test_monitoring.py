@@ -34,20 +34,22 @@ WATCHED, BROKEN = "watched", "broken"
 
 
 def manifest(name: str, **changes: Any) -> dict[str, Any]:
-    """A run of one iteration; `changes` has dotted paths with "__" for the dot."""
-    spec: dict[str, Any] = pipeline.changed(pipeline.SPEC, "iterations", 1)
+    """A run of two iterations; `changes` has paths with "__" between the names."""
+    spec: dict[str, Any] = pipeline.changed(pipeline.SPEC, "iterations", 2)
     for path, value in changes.items():
         spec = pipeline.changed(spec, path.replace("__", "."), value)
     return {"apiVersion": "sppo.dev/v1alpha1", "kind": "SPPORun", "metadata": {"name": name}, "spec": spec}
 
 
 def watched(image: str) -> dict[str, Any]:
-    """A run with all that the dashboards show; training lasts half a minute, or no scrape would see its curve."""
+    """A run with all that the dashboards show; its training lasts, or no look at the pod's log would see its curve."""
     return manifest(
         WATCHED,
         image=image,
-        training__epochs=80,
-        training__learningRate="1e-5",
+        prompts__perIteration=48,
+        prompts__heldOut=32,
+        training__epochs=15,
+        training__learningRate="3e-4",
         evaluation__preference={"kind": "Verifier", "verifier": {"rules": [{"kind": "Finished"}]}},
         stages={"train": {"template": {"resources": {"limits": {GPU: "1"}}}}},
     )
@@ -122,9 +124,9 @@ def watch(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Watch]:
     trainer = image("trainer")
-    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), node.kubeconfig, waits={"SPPORunFailed": "0s"})
+    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), lab, waits={"SPPORunFailed": "0s"})
     space = Namespace.create(lab, "monitoring")
-    pipeline.make_workspace(space.workspace)
+    pipeline.make_workspace(space.workspace, prompts=130)
     lend(space.workspace)
     space.apply(watched(trainer))
     space.apply(manifest(BROKEN, image=trainer, prompts__source="data/nothing.jsonl"))
