@@ -28,7 +28,7 @@ check: .venv/test.stamp ## formatter, linter, types, import rules, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit tests/contract tests/docs/test_pages.py tests/docs/test_runner.py
+	$(BIN)/pytest -q tests/unit tests/contract tests/docs/test_pages.py tests/docs/test_runner.py tests/monitoring
 
 test: .venv/test.stamp ## all tests: tiny models, a shortened demo, a real Kubernetes node
 	@PYTHONPATH=tests/cluster $(BIN)/python tests/cluster/prepare.py
