@@ -52,7 +52,7 @@ def test_a_run_is_watched_to_its_end(lab: Lab, space: Namespace) -> None:
     assert (command.returncode, err) == (0, "")
     assert "train 1: Application: RuntimeError: the stand-in was told to crash" in out
     assert "train 1: started, attempt 2" in out
-    assert f"Model of iteration 1: pvc://workspace/{space.name}/crash/i1/train/" in out
+    assert out.endswith(f"Report: kubectl sppo report crash -n {space.name}\n")
 
 
 def test_a_failed_run_is_explained_and_the_command_that_is_given_mends_it(lab: Lab, space: Namespace) -> None:
