@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo_operator import resources
-from sppo_operator.connection import Connection, contexts
+from sppo_operator.connection import PLUGIN_SECONDS, Connection, contexts
 from sppo_operator.errors import UserError
 from sppo_operator.target import RUN_FILE, ClusterOptions
 
@@ -77,7 +77,7 @@ def targets(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterable[
     if "/" in prefix or prefix.startswith("."):
         return folders(prefix)
     here = [path for path in folders(prefix) if Path(path, RUN_FILE).exists()]
-    return [*here, *run_names(options_of(parsed_args))]
+    return [*here, *run_names(options_of(parsed_args, SECONDS))]
 
 
 def run_names(options: ClusterOptions) -> list[str]:
@@ -85,7 +85,7 @@ def run_names(options: ClusterOptions) -> list[str]:
 
 
 def namespaces(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    return _names(options_of(parsed_args), lambda _: "/api/v1/namespaces")
+    return _names(options_of(parsed_args, SECONDS), lambda _: "/api/v1/namespaces")
 
 
 def context_names(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
@@ -110,13 +110,13 @@ def files(prefix: str, **_: Any) -> list[str]:
     return [f"{prefix[: len(prefix) - len(start)]}{entry.name}{'/' if entry.is_dir() else ''}" for entry in shown]
 
 
-def options_of(parsed: argparse.Namespace) -> ClusterOptions:
+def options_of(parsed: argparse.Namespace, plugin_seconds: float = PLUGIN_SECONDS) -> ClusterOptions:
     kubeconfig = getattr(parsed, "kubeconfig", None)
     return ClusterOptions(
         namespace=getattr(parsed, "namespace", "") or "",
         context=getattr(parsed, "context", "") or "",
         kubeconfig=Path(kubeconfig) if kubeconfig else None,
-        plugin_seconds=SECONDS,
+        plugin_seconds=plugin_seconds,
     )
 
 

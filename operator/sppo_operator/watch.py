@@ -16,7 +16,7 @@ from rich.text import Text
 from sppo_operator.board import PHASES, utc_now
 from sppo_operator.cluster import Runs
 from sppo_operator.decide import Outcome, Step
-from sppo_operator.errors import MissingError, ServerError
+from sppo_operator.errors import MissingError, RightsError, ServerError
 from sppo_operator.explain import closing_lines
 from sppo_operator.facts import Record, Records, in_order, seconds_between, timestamp
 from sppo_operator.overview import (
@@ -78,8 +78,13 @@ async def _next(source: Source, view: View, resource: Resource, records: Records
             await asyncio.sleep(DRAW_SECONDS)
         try:
             return await source.resource()
-        except ServerError as error:
-            notes = [Note(Level.WAIT, f"{error.cause}; trying again")]
+        except (ServerError, RightsError) as error:
+            notes = [_trying_again(error)]
+
+
+def _trying_again(error: ServerError | RightsError) -> Note:
+    """An API server that starts answers all sorts of things, also that nobody has any right."""
+    return Note(Level.WAIT, f"{error.cause if isinstance(error, ServerError) else error}; trying again")
 
 
 def _check_same(old: Resource, new: Resource) -> None:
@@ -142,21 +147,28 @@ def _conclude(source: Source, view: View, resource: Resource) -> int:
 
 async def watch_all(runs: Runs, view: View, *, everywhere: bool) -> int:
     """Show all runs until Ctrl-C."""
+    found = await runs.list()
+    said: dict[tuple[str, str], str] = {}
+    notes: list[Note] = []
     with view.shown():
-        said: dict[tuple[str, str], str] = {}
-        notes: list[Note] = []
         while True:
-            try:
-                found, notes = await runs.list(), []
-            except ServerError as error:
-                if not said and not notes:
-                    raise
-                notes = [Note(Level.WAIT, f"{error.cause}; trying again")]
             if isinstance(view, LiveView):
-                view.draw(runs_table(found, notes, everywhere=everywhere))
+                await _draw(view, found, notes, everywhere=everywhere)
             else:
                 said = _say_changes(view, found, said)
-            await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
+            try:
+                found, notes = await runs.list(), []
+            except (ServerError, RightsError) as error:
+                notes = [_trying_again(error)]
+
+
+async def _draw(view: LiveView, found: list[dict[str, Any]], notes: list[Note], *, everywhere: bool) -> None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + POLL_SECONDS
+    while loop.time() < until:
+        view.draw(runs_table(found, notes, everywhere=everywhere))
+        await asyncio.sleep(DRAW_SECONDS)
 
 
 def runs_table(found: list[dict[str, Any]], notes: list[Note], *, everywhere: bool) -> Table:

@@ -239,3 +239,20 @@ def test_a_log_is_text() -> None:
         assert dict(server.requests[0].query) == {"tailLines": "50"}
 
     run(scenario)
+
+
+def test_a_log_that_is_followed_comes_line_by_line() -> None:
+    async def scenario(server: ApiServer, api: Api) -> None:
+        path = resources.pod_log("lab", "p")
+        with pytest.raises(NotFoundError):
+            await anext(api.lines(path, follow="true"))
+        server.add("pods", {"metadata": {"name": "p", "namespace": "lab"}})
+        server.logs["p"] = "one\n\nzwei ≤ 3\nno end"
+        lines = [line.decode() async for line in api.lines(path, follow="true")]
+        assert lines == ["one", "", "zwei ≤ 3", "no end"]
+        server.answers.append(Answer(0))
+        server.answers.append(Answer(0))
+        with pytest.raises(UnavailableError, match="no answer from the API server"):
+            await anext(api.lines(path))
+
+    run(scenario)
