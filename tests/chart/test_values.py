@@ -230,3 +230,40 @@ def test_nothing_needs_other_projects_unless_it_is_asked_for(helm: Helm) -> None
         for item in helm.render()
         if "monitoring.coreos.com" in item["apiVersion"] or item["kind"] in ("ConfigMap", "Service")
     ]
+
+
+def strings(value: Any, key: str) -> list[Any]:
+    """What stands under a key, wherever it is."""
+    if isinstance(value, list):
+        return [found for item in value for found in strings(item, key)]
+    if isinstance(value, dict):
+        return [found for name, item in value.items() for found in ([item] if name == key else strings(item, key))]
+    return []
+
+
+def is_names(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)
+
+
+def test_names_that_yaml_takes_for_numbers_or_truths_stay_names(helm: Helm) -> None:
+    values = {
+        "fullnameOverride": "yes",
+        "watchNamespace": "1234,null",
+        "serviceAccount": {"name": "007"},
+        "priorityClassName": "12",
+        "image": {"repository": "1", "tag": "2"},
+        "dashboards": {"enabled": True, "namespace": "on"},
+    }
+    items = helm.render(values, release="true", namespace="12e3")
+    for key in (
+        "namespace",
+        "name",
+        "serviceAccountName",
+        "priorityClassName",
+        "app.kubernetes.io/instance",
+        "image",
+        "resourceNames",
+    ):
+        found = strings(items, key)
+        assert found
+        assert [name for name in found if not isinstance(name, (str, dict)) and not is_names(name)] == [], key

@@ -5,7 +5,7 @@
 
 {{- define "sppo-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- /* Helm adds app.kubernetes.io/managed-by itself; helm.sh/chart would change every object with every version of the chart. */ -}}
@@ -29,8 +29,8 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- /* Of (list root further). */ -}}
 {{- define "sppo-operator.metadataAnd" -}}
 {{- $root := index . 0 -}}
-name: {{ include "sppo-operator.fullname" $root }}
-namespace: {{ $root.Release.Namespace }}
+name: {{ include "sppo-operator.fullname" $root | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "sppo-operator.labelsAnd" . | nindent 2 }}
 {{- end -}}
@@ -45,8 +45,8 @@ labels:
 
 {{- define "sppo-operator.subjects" -}}
 - kind: ServiceAccount
-  name: {{ include "sppo-operator.serviceAccount" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "sppo-operator.serviceAccount" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{- /* Of (list root image). */ -}}
