@@ -20,7 +20,9 @@ from operators import MANIFESTS, NAME
 from prometheus_client.parser import text_string_to_metric_families
 from standin_notes import eventually
 
-# A busy machine must not cost it the lease, nor the test the relists that show what a watch missed.
+PORTS = iter(range(21000, 32000))
+"""Below those that the kernel takes for outgoing connections, of which an operator has several."""
+# A busy machine must not cost it the lease; relists show what a watch missed.
 TIMES = "--lease-seconds 300 --renew-seconds 200 --retry-seconds 1 --relist-seconds 1"
 
 
@@ -64,7 +66,6 @@ class OperatorProcess:
     def count(self, metric: str, **labels: str) -> float:
         """The sum of the series that have these labels, in what the operator tells Prometheus; 0 before it answers."""
         try:
-            # urllib and a proxy of the user's would not reach it.
             text = httpx.get(f"http://127.0.0.1:{self._port}/metrics", trust_env=False).text
         except httpx.TransportError:
             assert self._process.poll() is None, f"the operator ended:\n{self.last_words()}"
@@ -127,7 +128,8 @@ def _kubeconfig(lab: Lab, namespace: str, allowed: Iterable[Right]) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    for port in PORTS:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("no port is free")
