@@ -14,6 +14,8 @@ from aiohttp import web
 from sppo_operator.errors import UserError
 from sppo_operator.exposition import Exposition
 
+PATIENCE_SECONDS = 2.0
+"""How long, at the end, an answer may still take: who reads a scrape slowly must not hold the process."""
 PIECE = 2**16
 """What is longer is compressed in a thread."""
 
@@ -28,7 +30,7 @@ async def health_server(port: int, live: Check, ready: Check, exposition: Exposi
     application.router.add_get("/healthz", _handler(live))
     application.router.add_get("/readyz", _handler(ready))
     application.router.add_get("/metrics", _metrics(exposition))
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=PATIENCE_SECONDS)
     await runner.setup()
     try:
         await _listen(runner, port)

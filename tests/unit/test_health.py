@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import aiohttp
 import pytest
+from run_resources import largest
 from sppo_operator.errors import UserError
 from sppo_operator.exposition import Exposition
-from sppo_operator.health import health_server
+from sppo_operator.health import PATIENCE_SECONDS, health_server
 from sppo_operator.metrics import Metrics
 
 
@@ -32,6 +34,23 @@ def test_checks_are_answered(path: str, answer: tuple[int, str]) -> None:
             return await _ask(port, path)
 
     assert asyncio.run(scenario()) == answer
+
+
+def test_who_does_not_read_a_scrape_does_not_hold_the_process() -> None:
+    exposition = Exposition(Metrics(), lambda: [largest()] * 100)
+
+    async def scenario() -> float:
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
+        async with health_server(port, str, str, exposition):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            ending = time.monotonic()
+        writer.close()
+        return time.monotonic() - ending
+
+    assert asyncio.run(scenario()) < PATIENCE_SECONDS + 5
 
 
 def test_a_port_in_use_is_named() -> None:
