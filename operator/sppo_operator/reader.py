@@ -16,7 +16,7 @@ from typing import Any
 from sppo_operator.api import Api
 from sppo_operator.decide import Stage, Step
 from sppo_operator.errors import ApiError, ForbiddenError, NotFoundError, RefusedError, UserError
-from sppo_operator.facts import best_iteration
+from sppo_operator.facts import best_iteration, in_order
 from sppo_operator.jobs import (
     CONTAINER,
     CONTAINER_SECURITY,
@@ -100,10 +100,13 @@ def reader_pod(resource: Mapping[str, Any], name: str) -> Manifest:
     run = Run.of(resource)
     template = template_of(run, LIKE)
     status = resource.get("status", {})
-    image = run.spec.get("image") or status.get("image")
+    records = records_of(resource)
+    # That of the newest attempt wrote what is read; the status may have one by now that no attempt has run.
+    ran = [attempt.image for step in in_order(records) for attempt in records[step].newest if attempt.image]
+    image = run.spec.get("image") or (ran[-1] if ran else status.get("image"))
     if not image:
         raise UnreadError("the run has no image yet: wait until its first stage has begun")
-    best = best_iteration(records_of(resource))
+    best = best_iteration(records)
     command = ["python", "-m", "sppo_trainer.results", f"{WORKSPACE}/{run.namespace}/{run.name}"]
     command += ["--digest", status.get("digest") or run.digest()]
     command += ["--samples", str(best)] if best is not None else []

@@ -57,7 +57,7 @@ def report(lab: Lab, space: Namespace, tmp_path: Path) -> Iterator[Report]:
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        print(*process.communicate())
 
 
 def no_pod_is_left(lab: Lab, space: Namespace) -> None:

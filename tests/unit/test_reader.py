@@ -240,6 +240,15 @@ def test_the_pod_can_read_and_nothing_else() -> None:
     assert (shown["tolerations"], shown["imagePullSecrets"]) == ([{"key": "gpu"}], [{"name": "s"}])
 
 
+def test_the_image_is_the_users_choice_or_what_the_newest_attempt_ran() -> None:
+    of = run()
+    later = of | {"status": of["status"] | {"image": "never-ran:1"}}
+    (reader,) = reader_pod(later, "demo-report-1")["spec"]["containers"]
+    assert reader["image"].startswith("registry.example/sppo-trainer:0.1.0@sha256:")
+    chosen = later | {"spec": of["spec"] | {"image": "mine:1"}}
+    assert reader_pod(chosen, "demo-report-1")["spec"]["containers"][0]["image"] == "mine:1"
+
+
 def test_without_an_image_or_a_claim_no_pod_is_made() -> None:
     for changes, why in (
         ({"status": {}}, "the run has no image yet"),
