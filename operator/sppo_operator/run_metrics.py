@@ -96,7 +96,7 @@ def families(resources: Iterable[Object], now: float) -> Iterator[Metric]:
     for (namespace, phase), count in phases.items():
         runs.add_metric([namespace, phase], count)
     yield runs
-    # One after the other: the library's samples take ten times the memory of these tuples.
+    # One after the other: the library's samples have a dictionary each.
     for name, family in FAMILIES.items():
         yield _metric(name, family, found.pop(name, []))
 
