@@ -192,12 +192,11 @@ def _with_source(options: argparse.Namespace, command: Callable[[Source], Corout
         if isinstance(target, FolderTarget):
             from sppo_operator.folder import FolderSource
 
-            async with FolderSource(target, options.prog) as source:
-                return await command(source)
+            return await command(FolderSource(target, options.prog))
         from sppo_operator.cluster import ClusterSource
 
-        async with ClusterSource(target, options.prog) as found:
-            return await command(found)
+        async with ClusterSource(target, options.prog) as source:
+            return await command(source)
 
     return asyncio.run(carry_out())
 

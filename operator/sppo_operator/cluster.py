@@ -33,14 +33,11 @@ from sppo_operator.target import ClusterOptions, ClusterTarget
 QUOTED_CHARACTERS = 240
 
 
-class ClusterSource(Source):
-    def __init__(self, target: ClusterTarget, prog: str) -> None:
-        self.name = target.name
-        self.prog = prog
-        self.options = target.options
-        with explained():
-            self.api = Api(target.options.login)
-        self.namespace = self.api.namespace
+class Asking:
+    """Has a client of the API server; an asynchronous context manager."""
+
+    def __init__(self, options: ClusterOptions) -> None:
+        self.api = Api(options.login)
 
     async def __aenter__(self) -> Self:
         await self.api.__aenter__()
@@ -50,6 +47,15 @@ class ClusterSource(Source):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.api.__aexit__(kind, error, trace)
+
+
+class ClusterSource(Asking, Source):
+    def __init__(self, target: ClusterTarget, prog: str) -> None:
+        super().__init__(target.options)
+        self.name = target.name
+        self.prog = prog
+        self.options = target.options
+        self.namespace = self.api.namespace
 
     async def resource(self) -> Resource:
         with explained(
@@ -115,32 +121,22 @@ class PodLog(Log):
                 raise NotStartedError(f"{self.title} has no log yet ({why})", "try again, or with --follow") from error
 
 
-class Runs:
+class Runs(Asking):
     """The runs of a namespace, or of all."""
 
     def __init__(self, options: ClusterOptions, *, everywhere: bool) -> None:
-        with explained():
-            self._api = Api(options.login)
-        self._namespace = "" if everywhere else self._api.namespace
-
-    async def __aenter__(self) -> Self:
-        await self._api.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._api.__aexit__(kind, error, trace)
+        super().__init__(options)
+        self._namespace = "" if everywhere else self.api.namespace
 
     async def list(self) -> list[Object]:
         """By namespace and name. Raises UserError."""
         with explained("runs"):
-            found = await self._api.list(resources.runs(self._namespace), trim=_without_details)
+            found = await self.api.list(resources.runs(self._namespace), trim=_without_details)
         return sorted(found, key=lambda run: (run["metadata"]["namespace"], run["metadata"]["name"]))
 
 
 @contextmanager
-def explained(what: str = "the cluster", others: str = "") -> Iterator[None]:
+def explained(what: str, others: str = "") -> Iterator[None]:
     """Errors of the API server as errors of the user, with remedies; `others` is a command that lists what is there."""
     try:
         yield

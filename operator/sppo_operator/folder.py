@@ -7,8 +7,6 @@ import shlex
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sppo_operator.decide import Outcome
 from sppo_operator.errors import MissingError
@@ -30,14 +28,6 @@ class FolderSource(Source):
         self.prog = prog
         self._stamp: tuple[int, int] | None = None
         self._resource: Resource = {}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
 
     async def resource(self) -> Resource:
         """Read again only if the file was replaced."""
