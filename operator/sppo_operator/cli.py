@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sppo_operator import completion
-from sppo_operator.errors import InvalidResource, MissingError, StorageError, UserError
+from sppo_operator.errors import InvalidResource, KubeconfigError, MissingError, StorageError, UserError
 from sppo_operator.options import make_parser
 from sppo_operator.streams import make_lasting, silence
 
@@ -195,7 +195,11 @@ def _with_source(options: argparse.Namespace, command: Callable[[Source], Corout
             return await command(FolderSource(target, options.prog))
         from sppo_operator.cluster import ClusterSource
 
-        async with ClusterSource(target, options.prog) as source:
+        try:
+            found = ClusterSource(target, options.prog)
+        except KubeconfigError as error:
+            raise KubeconfigError(f"{options.target} is no folder of a run, and {error}") from error
+        async with found as source:
             return await command(source)
 
     return asyncio.run(carry_out())

@@ -68,12 +68,17 @@ def test_what_stands_in_the_way_is_named(bench: Bench, found: str, code: int, sa
     [
         (["run", "missing.yaml", "--workspace", "w"], 66, "error: missing.yaml cannot be read (No such file or"),
         (["validate", "missing.yaml"], 66, "error: missing.yaml cannot be read (No such file or directory)"),
-        (["report", "nowhere"], 66, "holds no run.yaml: give the --workspace of a run"),
+        (["report", "./nowhere"], 66, "holds no run.yaml: give the --workspace of a run"),
+        (
+            ["report", "nowhere", "--kubeconfig", "{file}/k"],
+            78,
+            "nowhere is no folder of a run, and the kubeconfig can",
+        ),
         (["run", "{file}", "--workspace", "{file}/w"], 74, "/w cannot be used (Not a directory): name a folder"),
         (["run", "{file}", "--workspace", "{file}/.."], 64, "is where sppo keeps the state of the run: give the manif"),
         (["report", "{file}"], 66, "/run.yaml cannot be read (Not a directory): mend that, or name another folder"),
     ],
-    ids=["run", "validate", "report", "workspace", "manifest as state", "report of a file"],
+    ids=["run", "validate", "report", "report of no folder", "workspace", "manifest as state", "report of a file"],
 )
 def test_what_is_not_there_is_named(bench: Bench, arguments: list[str], code: int, said: str) -> None:
     refused = bench.run(*(argument.format(file=bench.file) for argument in arguments))
