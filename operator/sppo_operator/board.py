@@ -61,7 +61,7 @@ def board(scene: Scene, columns: int, rows: int = 50) -> Group:
     notes = [*scene.notes, *attention(scene.resource)]
     fitting = (rows - FIXED_ROWS - 2 * len(notes)) // ROWS_PER_ITERATION
     shown = max(1, min(LIVE_ITERATIONS, fitting))
-    return Group("", head(scene), *map(_note, notes), stages(scene, columns, shown))
+    return Group("", head(scene), *map(note_line, notes), stages(scene, columns, shown))
 
 
 def head(scene: Scene) -> Text:
@@ -138,7 +138,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _note(note: Note) -> Table:
+def note_line(note: Note) -> Table:
     """A mark and the text, which is wrapped beside it."""
     mark, style = NOTES[note.level]
     table = Table.grid(padding=(0, 1))

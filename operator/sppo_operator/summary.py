@@ -56,8 +56,10 @@ def running_steps(records: Records) -> list[Step]:
 
 
 def duration(seconds: float) -> str:
-    """Such as 45s, 12m, 3h20m."""
+    """Such as 45s, 12m, 3h20m, 4d."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{round(seconds)}s"
-    return f"{minutes}m" if minutes < 90 else f"{minutes // 60}h{minutes % 60:02d}m"
+    if minutes < 90:
+        return f"{minutes}m"
+    return f"{minutes // 60}h{minutes % 60:02d}m" if minutes < 72 * 60 else f"{minutes // (24 * 60)}d"

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sppo_operator.board import PHASES, utc_now
+from sppo_operator.board import PHASES, note_line, utc_now
 from sppo_operator.cluster import Runs
 from sppo_operator.decide import Outcome, Step
 from sppo_operator.errors import MissingError, RightsError, ServerError
@@ -32,11 +33,12 @@ from sppo_operator.overview import (
 )
 from sppo_operator.source import Source
 from sppo_operator.summary import duration
-from sppo_operator.tables import printable
 from sppo_operator.view import LiveView, PlainView, View
 
 POLL_SECONDS = 2.0
 DRAW_SECONDS = 0.25
+COLUMNS = ["name", "phase", "iteration", "stage", "progress", "left", "win rate", "age"]
+WIDE_COLUMNS = 96
 NOTHING_RUNS = 75
 """EX_TEMPFAIL: the run has not ended, and no command carries it out."""
 
@@ -167,35 +169,38 @@ async def _draw(view: LiveView, found: list[dict[str, Any]], notes: list[Note], 
     loop = asyncio.get_running_loop()
     until = loop.time() + POLL_SECONDS
     while loop.time() < until:
-        view.draw(runs_table(found, notes, everywhere=everywhere))
+        view.draw(runs_table(found, notes, view.console.width, everywhere=everywhere))
         await asyncio.sleep(DRAW_SECONDS)
 
 
-def runs_table(found: list[dict[str, Any]], notes: list[Note], *, everywhere: bool) -> Table:
-    """As `kubectl get sppo`, with what needs attention."""
-    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-    for title in _columns(everywhere):
-        table.add_column(title, no_wrap=True, overflow="ellipsis", justify="right" if title == "age" else "left")
+def runs_table(found: list[dict[str, Any]], notes: list[Note], width: int, *, everywhere: bool) -> Group:
+    """As `kubectl get sppo`, and below it what needs attention."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ["namespace", *COLUMNS] if everywhere else COLUMNS
+    columns = [title for title in columns if width >= WIDE_COLUMNS or title not in ("left", "age")]
+    for title in columns:
+        table.add_column(title, no_wrap=True, justify="right" if title == "age" else "left")
+    lines = list(notes)
     for run in found:
-        cells = _cells(run)
-        phase = cells["phase"]
-        styled: dict[str, Any] = cells | {"phase": Text(phase, PHASES.get(phase, "bold cyan"))}
-        table.add_row(*(styled[title] for title in _columns(everywhere)))
-    texts = [note.text for note in notes] or ([] if found else ["No runs here yet: kubectl apply -f FILE makes one."])
-    table.caption = printable("\n".join(texts)) if texts else None
-    return table
+        cells, note = _cells(run), _note(run)
+        phase = Text(cells["phase"], PHASES.get(cells["phase"], "bold cyan"))
+        table.add_row(*(phase if title == "phase" else cells[title] for title in columns))
+        lines += [Note(note.level, f"{run['metadata']['name']}: {note.text}")] if note else []
+    if not found and not notes:
+        return Group(Text("No runs here yet: kubectl apply -f FILE makes one."))
+    return Group(table, "", *map(note_line, lines))
 
 
-def _columns(everywhere: bool) -> list[str]:
-    columns = ["name", "phase", "iteration", "stage", "progress", "left", "win rate", "age", "attention"]
-    return ["namespace", *columns] if everywhere else columns
+def _note(run: Mapping[str, Any]) -> Note | None:
+    """Why the run failed, or what it needs most."""
+    if status_of(run).get("phase") == "Failed":
+        return Note(Level.HELP, conditions_of(run)["Succeeded"]["message"])
+    return next(iter(attention(run)), None)
 
 
 def _cells(run: Mapping[str, Any]) -> dict[str, str]:
     status, metadata = status_of(run), run["metadata"]
     summary = status.get("summary", {})
-    notes = attention(run)
-    message = conditions_of(run)["Succeeded"]["message"] if status.get("phase") == "Failed" else ""
     return {
         "namespace": metadata["namespace"],
         "name": metadata["name"],
@@ -206,7 +211,6 @@ def _cells(run: Mapping[str, Any]) -> dict[str, str]:
         "left": summary.get("timeLeft", ""),
         "win rate": summary.get("winRate", ""),
         "age": duration(max(0.0, seconds_between(metadata["creationTimestamp"], timestamp(utc_now())))),
-        "attention": printable(message or (notes[0].text if notes else "")).plain,
     }
 
 
@@ -216,8 +220,9 @@ def _say_changes(
     """One line per run whose phase, stage or need has changed, and one for each that is gone."""
     now: dict[tuple[str, str], str] = {}
     for run in found:
-        cells = _cells(run)
-        told = [cells[name] for name in ("phase", "iteration", "stage", "win rate", "attention") if cells[name]]
+        cells, note = _cells(run), _note(run)
+        told = [cells[name] for name in ("phase", "iteration", "stage", "win rate") if cells[name]]
+        told += [note.text] if note else []
         key = (cells["namespace"], cells["name"])
         now[key] = f"{cells['namespace']}/{cells['name']}: {', '.join(told)}"
         if said.get(key) != now[key]:

@@ -15,6 +15,7 @@ from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import Record
 from sppo_operator.overview import Level, Note, exit_status, shown_records, step_that_matters
 from sppo_operator.view import LiveView, Speeds
+from sppo_operator.watch import runs_table
 
 MARKUP = "cannot mmap [/data/model] of [bold]x[/bold] :smile:"
 TRAIN = Step(1, Stage.TRAIN)
@@ -153,3 +154,29 @@ def test_a_failed_run_has_the_stages_exit_status(behaviour: list[Any], code: int
 def test_a_run_that_was_refused_has_the_status_of_a_bad_configuration() -> None:
     refused = {"type": "Succeeded", "status": "False", "reason": "Refused", "message": "no"}
     assert exit_status({"metadata": {"name": "demo"}, "status": {"conditions": [refused]}}) == 78
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_the_table_of_all_runs_says_below_what_needs_attention(columns: int) -> None:
+    failed = SimulatedOperator(iterations=1)
+    failed.cluster.script["score 1"] = [USER_FAULT]
+    failed.settle()
+    queued = SimulatedOperator(iterations=1, queue={"name": "gpus"})
+    queued.cluster.admitting = False
+    queued.steps(lambda: queued.phase == "Queued")
+    out = io.StringIO()
+    table = runs_table([failed.run, queued.run, held_at("train").run], [], columns, everywhere=columns > 100)
+    Console(file=out, width=columns, force_terminal=False).print(table)
+    head, *rows = out.getvalue().splitlines()
+    assert ("age" in head.split(), "namespace" in head.split()) == (columns > 96, columns > 100)
+    assert [row.split().count("1/1") for row in rows[:3]] == [1, 0, 1]
+    assert "…" not in "".join(rows[:3])
+    assert rows[4].rstrip() == "! demo: score 1: prompts.source lacks a column: name it"
+    assert rows[5].startswith("… demo: prepare waits: ")
+    assert max(map(len, rows)) <= columns
+
+
+def test_an_empty_namespace_says_how_to_begin() -> None:
+    out = io.StringIO()
+    Console(file=out, width=80, force_terminal=False).print(runs_table([], [], 80, everywhere=False))
+    assert out.getvalue() == "No runs here yet: kubectl apply -f FILE makes one.\n"
