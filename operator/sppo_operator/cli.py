@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -124,7 +125,7 @@ def _watch(options: argparse.Namespace) -> int:
         async with Runs(completion.options_of(options), everywhere=options.everywhere) as runs:
             return await watch_all(runs, view, everywhere=options.everywhere)
 
-    return asyncio.run(all_runs())
+    return _finished(all_runs())
 
 
 def _logs(options: argparse.Namespace) -> int:
@@ -202,7 +203,28 @@ def _with_source(options: argparse.Namespace, command: Callable[[Source], Corout
         async with found as source:
             return await command(source)
 
-    return asyncio.run(carry_out())
+    return _finished(carry_out())
+
+
+def _finished(command: Coroutine[Any, Any, int]) -> int:
+    """Its exit status; a signal unwinds it, so that the terminal is left as it was."""
+    received: list[int] = []
+
+    async def carry_out() -> int:
+        task, loop = asyncio.ensure_future(command), asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop, number)
+        return await task
+
+    try:
+        return asyncio.run(carry_out())
+    except asyncio.CancelledError:
+        return 128 + received[0]
 
 
 def _text(path: Path) -> str:

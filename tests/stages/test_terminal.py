@@ -80,7 +80,14 @@ def screen(bench: Bench, *arguments: str, columns: int = 100, **environment: str
         os.close(shown.master)
 
 
-def test_a_watch_draws_in_place_follows_the_size_and_leaves_a_clean_terminal(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "HUP"],
+)
+def test_a_watch_draws_in_place_follows_the_size_and_leaves_a_clean_terminal(
+    number: signal.Signals, status: int, bench: Bench
+) -> None:
     bench.start_and_hang("train 1")
     with screen(bench, "watch", str(bench.workspace)) as shown:
         shown.until(rb"train 1")
@@ -89,8 +96,8 @@ def test_a_watch_draws_in_place_follows_the_size_and_leaves_a_clean_terminal(ben
         shown.until(rb"\x1b\[2J.*train 1")
         last = shown.written[shown.written.rindex(b"\x1b[2J") :].decode()
         assert max(map(len, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last).replace("\r", "\n").splitlines())) <= 60
-        shown.process.send_signal(signal.SIGINT)
-        assert shown.end() == 130
+        shown.process.send_signal(number)
+        assert shown.end() == status
         assert b"Traceback" not in shown.written
         assert shown.written.rindex(SHOW) > shown.written.rindex(HIDE)
         assert re.search(rb"(\r\x1b\[1A\x1b\[2K|\x1b\[1A\x1b\[2K)+$", shown.written)
