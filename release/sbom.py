@@ -65,7 +65,7 @@ def debian_packages(root: Path) -> Iterator[Component]:
         )
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', (root / "etc/os-release").read_text("utf-8"), re.MULTILINE))
     for paragraph in paragraphs:
-        fields = dict(re.findall(r"^([\w-]+): (.*)$", paragraph, re.MULTILINE))
+        fields: dict[str, str] = dict(re.findall(r"^([\w-]+): (.*)$", paragraph, re.MULTILINE))
         if fields.get("Status", "install ok installed").endswith(" installed"):
             source = fields.get("Source", fields["Package"]).replace(" (", "@").rstrip(")")
             qualifiers = {"arch": fields["Architecture"], "distro": f"{release['ID']}-{release.get('VERSION_ID', '')}"}
@@ -82,8 +82,9 @@ def python_packages(root: Path) -> Iterator[Component]:
             if name.endswith((".dist-info", ".egg-info")):
                 described = Distribution.at(Path(folder, name)).metadata
                 package = component("pkg:pypi", normalized(described["Name"]), described["Version"])
-                licence = described.get("License-Expression")
-                found[package["bom-ref"]] = package | ({"licenses": [{"expression": licence}]} if licence else {})
+                if "License-Expression" in described:
+                    package["licenses"] = [{"expression": described["License-Expression"]}]
+                found[package["bom-ref"]] = package
     yield from found.values()
 
 
