@@ -69,11 +69,14 @@ EXITS = {
 def reference() -> str:
     """All of docs/reference.md."""
     version = yaml.safe_load((ROOT / "manifests/crd.yaml").read_text("utf-8"))["spec"]["versions"][0]
-    properties = version["schema"]["openAPIV3Schema"]["properties"]
+    schema = version["schema"]["openAPIV3Schema"]
+    properties = schema["properties"]
     frozen = frozen_fields(properties["spec"])
     parts = [
         HEAD,
-        "## Spec\n",
+        "## Name\n",
+        *(f"- {one_line(rule['message'])}" for rule in rules(schema)),
+        "\n## Spec\n",
         *sections("spec", properties["spec"], frozen),
         "## Status\n",
         *sections("status", properties["status"], None),
