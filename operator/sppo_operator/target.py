@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class ClusterOptions:
     def flags(self) -> str:
         """What a command of kubectl needs to look at the same place, with a blank before it."""
         named = {"-n": self.namespace, "--context": self.context, "--kubeconfig": self.kubeconfig}
-        return "".join(f" {flag} {value}" for flag, value in named.items() if value)
+        return "".join(f" {flag} {shlex.quote(str(value))}" for flag, value in named.items() if value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,6 +173,7 @@ def test_anything_else_is_the_name_of_a_run(tmp_path: Path, monkeypatch: pytest.
     named = ClusterOptions(namespace="lab")
     assert target_of("demo", named) == ClusterTarget(name="demo", options=named)
     assert named.flags() == " -n lab"
+    assert ClusterOptions(context="my cluster").flags() == " --context 'my cluster'"
     for text in (".", ".demo", "Demo", "demo_1", "-"):
         with pytest.raises(MissingError, match="is no name of a run"):
             target_of(text, ClusterOptions())
