@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sppo_operator.decide import Outcome, Step
 from sppo_operator.facts import Record, Records, best_iteration, in_order, seconds_between, timestamp
-from sppo_operator.overview import Level, Note, Resource, attention, states_of, status_of
+from sppo_operator.overview import Level, Note, Resource, attention, shown_status, states_of
 from sppo_operator.summary import duration
 from sppo_operator.tables import headline, printable, share_done
 
@@ -66,7 +66,7 @@ def board(scene: Scene, columns: int, rows: int = 50) -> Group:
 
 def head(scene: Scene) -> Text:
     """Name, phase, iteration, win rate, time since the start."""
-    status, metadata = status_of(scene.resource), scene.resource["metadata"]
+    status, metadata = shown_status(scene.resource), scene.resource["metadata"]
     phase = status.get("phase", "New")
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"{metadata.get('namespace', 'default')}/{metadata['name']}", "bold")

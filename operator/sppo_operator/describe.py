@@ -18,7 +18,7 @@ from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.errors import UserError
 from sppo_operator.explain import Explanation, explanation
 from sppo_operator.facts import Attempt, Records, in_order, seconds_between, timestamp
-from sppo_operator.overview import Resource, has_ended, shown_records, states_of, status_of, step_that_matters
+from sppo_operator.overview import Resource, has_ended, shown_records, shown_status, states_of, step_that_matters
 from sppo_operator.source import Object, Source, Wanted
 from sppo_operator.stage_logs import readable
 from sppo_operator.status import policies_of
@@ -47,7 +47,7 @@ async def describe(source: Source, console: Console, now: datetime) -> None:
     if any(record.metrics for step, record in records.items() if step.stage is Stage.EVALUATE):
         console.print()
         console.print(iterations(records, console.width))
-    if policies := policies_of(status_of(resource)):
+    if policies := policies_of(shown_status(resource)):
         _section(console, "Models", _pairs([(f"iteration {number}", policy) for number, policy in policies.items()]))
     await _print_events(source, console, now)
     if told.colour == "red" or not has_ended(resource) or "GivenUp" in states_of(resource).values():
@@ -75,7 +75,7 @@ def _section(console: Console, title: str, body: RenderableType | None) -> None:
 
 
 def _facts(resource: Resource, now: datetime) -> Table:
-    status, spec = status_of(resource), resource["spec"]
+    status, spec = shown_status(resource), resource["spec"]
     phase = status.get("phase", "New")
     rows: list[tuple[str, Text]] = [("phase", Text(phase, PHASES.get(phase, "bold cyan")))]
     pairs = {
@@ -96,7 +96,7 @@ def _facts(resource: Resource, now: datetime) -> Table:
 
 def _conditions(resource: Resource, told: Explanation, now: datetime) -> Table | None:
     """Those that say something; what stands above is not repeated."""
-    found = status_of(resource).get("conditions", ())
+    found = shown_status(resource).get("conditions", ())
     table = _grid(5)
     for condition in found:
         if condition["type"] in TRUE_IS_BAD and condition["status"] == "False":

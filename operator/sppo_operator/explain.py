@@ -15,7 +15,7 @@ from sppo_operator.overview import (
     has_ended,
     is_retrying,
     shown_records,
-    status_of,
+    shown_status,
 )
 from sppo_operator.result import KILLED
 from sppo_operator.source import Source
@@ -42,7 +42,7 @@ class Explanation:
 
 def explanation(source: Source, resource: Resource, now: datetime) -> Explanation:
     name = f"{resource['metadata'].get('namespace', 'default')}/{resource['metadata']['name']}"
-    if not status_of(resource):
+    if not shown_status(resource):
         return _unseen(name, resource, now)
     if has_ended(resource):
         succeeded = conditions_of(resource)["Succeeded"]["status"] == "True"
@@ -56,10 +56,10 @@ def explanation(source: Source, resource: Resource, now: datetime) -> Explanatio
 
 def closing_lines(source: Source, resource: Resource) -> list[str]:
     """Where the results of a run that succeeded are."""
-    policies, best = policies_of(status_of(resource)), best_iteration(shown_records(resource))
+    policies, best = policies_of(shown_status(resource)), best_iteration(shown_records(resource))
     number = best if best in policies else max(policies, default=None)
     lines = [] if number is None else [f"Model of iteration {number}: {policies[number]}"]
-    report = status_of(resource).get("report")
+    report = shown_status(resource).get("report")
     return [*lines, f"Report: {report}" if report else f"Report: {source.command('report')}"]
 
 
@@ -76,7 +76,7 @@ def _unseen(name: str, resource: Resource, now: datetime) -> Explanation:
 
 
 def _succeeded(source: Source, name: str, resource: Resource) -> Explanation:
-    records, status = shown_records(resource), status_of(resource)
+    records, status = shown_records(resource), shown_status(resource)
     best = best_iteration(records)
     rate = None if best is None else win_rate(records, best)
     iterations = max((step.iteration for step in records), default=0)

@@ -32,7 +32,7 @@ class Note:
     text: str
 
 
-def status_of(resource: Resource) -> Mapping[str, Any]:
+def shown_status(resource: Resource) -> Mapping[str, Any]:
     status: Mapping[str, Any] = resource.get("status") or {}
     return status
 
@@ -41,13 +41,13 @@ def conditions_of(resource: Resource) -> dict[str, Mapping[str, str]]:
     """By type; those that are not there yet are Unknown."""
     unknown = {"status": "Unknown", "reason": "", "message": ""}
     found = dict.fromkeys(("Succeeded", "Progressing", "Queued", "Suspended", "Degraded"), unknown)
-    return found | {condition["type"]: condition for condition in status_of(resource).get("conditions", ())}
+    return found | {condition["type"]: condition for condition in shown_status(resource).get("conditions", ())}
 
 
 def shown_records(resource: Resource) -> Records:
     """The records of the status with the progress of the stages that run, which no decision reads."""
     records = records_of(resource)
-    for iteration in status_of(resource).get("iterations", ()):
+    for iteration in shown_status(resource).get("iterations", ()):
         for stage in iteration.get("stages", ()):
             step = Step(iteration["number"], Stage(stage["stage"]))
             if step in records and "progress" in stage:
@@ -59,7 +59,7 @@ def states_of(resource: Resource) -> dict[Step, str]:
     """The state of every stage that the status shows: Pending, Queued, Running and so on."""
     return {
         Step(iteration["number"], Stage(stage["stage"])): stage["state"]
-        for iteration in status_of(resource).get("iterations", ())
+        for iteration in shown_status(resource).get("iterations", ())
         for stage in iteration.get("stages", ())
     }
 

@@ -29,7 +29,7 @@ from sppo_operator.overview import (
     exit_status,
     has_ended,
     shown_records,
-    status_of,
+    shown_status,
 )
 from sppo_operator.source import Source
 from sppo_operator.summary import duration
@@ -125,7 +125,7 @@ def _tell(view: View, step: Step, number: int, record: Record) -> None:
 
 
 def _introduce(view: View, resource: Resource) -> None:
-    status = status_of(resource)
+    status = shown_status(resource)
     name = f"{resource['metadata'].get('namespace', 'default')}/{resource['metadata']['name']}"
     summary = status.get("summary", {})
     parts = [status.get("phase", "New")]
@@ -193,13 +193,13 @@ def runs_table(found: list[dict[str, Any]], notes: list[Note], width: int, *, ev
 
 def _note(run: Mapping[str, Any]) -> Note | None:
     """Why the run failed, or what it needs most."""
-    if status_of(run).get("phase") == "Failed":
+    if shown_status(run).get("phase") == "Failed":
         return Note(Level.HELP, conditions_of(run)["Succeeded"]["message"])
     return next(iter(attention(run)), None)
 
 
 def _cells(run: Mapping[str, Any]) -> dict[str, str]:
-    status, metadata = status_of(run), run["metadata"]
+    status, metadata = shown_status(run), run["metadata"]
     summary = status.get("summary", {})
     return {
         "namespace": metadata["namespace"],

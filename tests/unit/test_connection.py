@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import shutil
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 from sppo_operator import connection as module
+from sppo_operator.api import Api
 from sppo_operator.connection import connect, contexts
 from sppo_operator.errors import KubeconfigError, MissingError
 from sppo_operator.target import ClusterOptions, ClusterTarget, FolderTarget, target_of
+from testbed.keys import make_certificates
 
 PLUGIN = """
 import json, os
@@ -153,6 +159,40 @@ def test_certificates_that_are_not_sound_are_told(ca: str, key: str, home: Path)
     found = connect(kubeconfig=write(home / "config", config("a")))
     with pytest.raises(KubeconfigError, match="its certificates"):
         module.replace(found, ca=ca, certificate=key).tls()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
+def test_a_client_certificate_is_shown_to_the_server(home: Path) -> None:
+    make_certificates(home)
+    authority, certificate, key = (home / name for name in ("ca.crt", "api.crt", "api.key"))
+    data = {
+        "client-certificate-data": base64.b64encode(certificate.read_bytes()).decode(),
+        "client-key": key.name,
+    }
+
+    async def who(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        subject = request.transport.get_extra_info("peercert")["subject"]
+        return web.json_response({"subject": subject[0][0][1]})
+
+    async def scenario() -> Any:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority))
+        tls.load_cert_chain(certificate, key)
+        tls.verify_mode = ssl.CERT_REQUIRED
+        app = web.Application()
+        app.router.add_get("/api/v1/pods", who)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        server = {"server": f"https://127.0.0.1:{runner.addresses[0][1]}", "certificate-authority": authority.name}
+        kubeconfig = write(home / "config", config("c", user=data, cluster=server))
+        try:
+            async with Api(lambda: connect(kubeconfig=kubeconfig)) as api:
+                return await api.get("/api/v1/pods")
+        finally:
+            await runner.cleanup()
+
+    assert asyncio.run(scenario()) == {"subject": "kube-apiserver"}
 
 
 @pytest.mark.parametrize("text", [".demo", "a/b", "./demo", "demo"])
