@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from standin_runs import standin
 from testbed import Node
 
 SECONDS = 180.0
+A_SECOND = timedelta(seconds=1)
+"""Kubernetes' times are whole seconds."""
 QUOTA = 100
 """In thousandths of a core."""
 QUEUES = f"""
@@ -156,11 +159,18 @@ def test_two_runs_take_turns_and_the_one_that_waits_says_so(lab: Lab, queue: Que
     assert "Queued" in queue.kubectl_get("second")
 
     turns = Turns(6)
+    released = datetime.now(UTC)
     first.release()
     lab.until("jobs", queue.space.name, turns, seconds=SECONDS)
     assert turns.runs() == ["first", "second"] * 3
     told = [reason for reason in queue.events("second") if reason in ("Queued", "Admitted")]
     assert told[:4] == ["Queued", "Admitted"] * 2
+
+    (attempt,) = stage(queue.until_succeeded("second"), 0, "prepare")["attempts"]
+    created, ended = (datetime.fromisoformat(attempt[name]) for name in ("startTime", "finishTime"))
+    at_work = timedelta(seconds=attempt["activeSeconds"])
+    assert created < released - A_SECOND
+    assert at_work < ended - released + A_SECOND, "the time in the queue counts as work"
 
 
 def test_a_preempted_run_ends_in_the_same_artifacts(lab: Lab, queue: Queue) -> None:
