@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Row
 
-from monitoring import run
-from monitoring.colours import GREEN, GREY, ORANGE, PHASES, RED
-from monitoring.expressions import current, newest_win_rate, quantile
+from monitoring import operator_rows, run
+from monitoring.colours import GREEN, ORANGE, PHASES, RED
+from monitoring.expressions import current, newest_win_rate
+from monitoring.operator_rows import INTERVAL, OPERATOR
 from monitoring.panels import (
     Drawn,
     at_once,
-    bars,
     coloured,
     columns,
     grid,
@@ -19,7 +19,6 @@ from monitoring.panels import (
     number,
     over_time,
     rows,
-    timeline,
     unit,
 )
 
@@ -27,9 +26,7 @@ UID = "sppo-fleet"
 TITLE = "SPPO / Fleet and operator"
 DESCRIPTION = "All SPPORuns, and the operator that carries them out."
 RUNS = 'namespace=~"$namespace"'
-OPERATOR = 'namespace=~"$operator"'
 FIRING = 'ALERTS{alertname=~"SPPO.+",alertstate="firing"}'
-INTERVAL = "$__rate_interval"
 
 
 def contents() -> list[Drawn | Row]:
@@ -38,11 +35,11 @@ def contents() -> list[Drawn | Row]:
         Row("Runs"),
         *_runs(),
         Row("Operator: work"),
-        *_work(),
+        *operator_rows.work(),
         Row("Operator: API server and watches"),
-        *_calls(),
+        *operator_rows.calls(),
         Row("Operator: processes"),
-        *_processes(),
+        *operator_rows.processes(),
     ]
 
 
@@ -86,8 +83,8 @@ def _headline() -> list[Drawn]:
         ),
         number(
             "GPUs at work",
-            "GPUs that running pods of all runs requested, averaged over the last minutes.",
-            at_once(f"sum(max by (namespace, run, stage) (rate(sppo_run_gpu_seconds_total{{{RUNS}}}[{INTERVAL}])))"),
+            "GPUs that running pods of all runs requested, averaged over ten minutes.",
+            at_once(f"sum(max by (namespace, run, stage) (rate(sppo_run_gpu_seconds_total{{{RUNS}}}[10m])))"),
             at=grid(4, 4),
             decimals=1,
             no_value="none",
@@ -139,16 +136,22 @@ def _runs() -> list[Drawn]:
             stacked=True,
             low=0,
         ),
-        bars(
+        lines(
             "Failures by cause",
-            "Attempts of all runs that ended badly within each interval.",
-            over_time(f"sum by (cause) (increase(sppo_run_failures_total{{{RUNS}}}[{INTERVAL}]))", "{{cause}}"),
+            "Attempts that ended badly so far, of the runs that exist. It shows no rate, which would miss a run that "
+            "fails before it is first scraped.",
+            over_time(
+                f"sum by (cause) ({current('sppo_run_failures_total', RUNS, 'namespace', 'run', 'cause')})", "{{cause}}"
+            ),
             at=grid(8, 8),
             unit="none",
+            stacked=True,
+            low=0,
         ),
         lines(
             "GPUs at work by namespace",
-            "GPUs that running pods requested: the rate of their GPU-seconds.",
+            "GPUs that running pods requested: the rate of their GPU-seconds. A stage counts its last half minute at "
+            "its end, so that short stages show as peaks.",
             over_time(
                 f"sum by (namespace) (max by (namespace, run, stage) "
                 f"(rate(sppo_run_gpu_seconds_total{{{RUNS}}}[{INTERVAL}])))",
@@ -161,150 +164,6 @@ def _runs() -> list[Drawn]:
     ]
 
 
-def _work() -> list[Drawn]:
-    wait, look = "sppo_operator_workqueue_wait_seconds", "sppo_operator_reconcile_seconds"
-    return [
-        lines(
-            "Work queue",
-            "Runs that wait to be looked at.",
-            over_time(current("sppo_operator_workqueue_depth", OPERATOR), "waiting"),
-            at=grid(5, 8),
-            unit="none",
-            low=0,
-        ),
-        lines(
-            "Wait in the work queue",
-            "How long a run waited until it was looked at.",
-            over_time(quantile(0.5, wait, OPERATOR), "p50"),
-            over_time(quantile(0.99, wait, OPERATOR), "p99"),
-            at=grid(5, 8),
-            unit="s",
-            low=0,
-        ),
-        lines(
-            "Looks at runs",
-            "Per second, by how they ended: done, retried after an error of the API server, failed by a fault of the "
-            "operator.",
-            over_time(_per_second(f"{look}_count", "result"), "{{result}}"),
-            at=grid(5, 8),
-            unit="ops",
-            stacked=True,
-            low=0,
-        ),
-        lines(
-            "Time of a look at a run",
-            "From reading what is there to writing the status.",
-            over_time(quantile(0.5, look, OPERATOR), "p50"),
-            over_time(quantile(0.99, look, OPERATOR), "p99"),
-            at=grid(5, 8),
-            unit="s",
-            low=0,
-        ),
-        lines(
-            "Looks that ended in an error",
-            "Per second, by the class of the error. ConflictError is ordinary; Fault is a bug: please report it.",
-            over_time(_per_second("sppo_operator_reconcile_errors_total", "reason"), "{{reason}}"),
-            at=grid(4, 8),
-            unit="ops",
-            low=0,
-        ),
-    ]
-
-
-def _calls() -> list[Drawn]:
-    calls, missed = "sppo_operator_api_calls_total", "sppo_operator_watch_missed_total"
-    return [
-        lines(
-            "API calls by code",
-            "Per second, without watches. Code 0 is no answer, 409 an ordinary conflict.",
-            over_time(_per_second(calls, "code"), "{{code}}"),
-            at=grid(5, 8),
-            unit="ops",
-            stacked=True,
-            low=0,
-        ),
-        lines(
-            "API calls by resource",
-            "Per second, without watches.",
-            over_time(_per_second(calls, "verb", "resource"), "{{verb}} {{resource}}"),
-            at=grid(5, 8),
-            unit="ops",
-            stacked=True,
-            low=0,
-        ),
-        lines(
-            "Time of an API call, p99",
-            "How long the API server took to answer.",
-            over_time(quantile(0.99, "sppo_operator_api_call_seconds", OPERATOR, "verb"), "{{verb}}"),
-            at=grid(5, 8),
-            unit="s",
-            low=0,
-        ),
-        lines(
-            "Age of the leader's watches",
-            "Time since a watch delivered something or a list confirmed it, as it does every minute.",
-            over_time(current("sppo_operator_watch_age_seconds", OPERATOR, "resource"), "{{resource}}"),
-            at=grid(5, 8),
-            unit="s",
-            low=0,
-        ),
-        bars(
-            "Missed by a watch",
-            "Runs of which a list showed something that no watch had delivered, which mends it. After three such lists "
-            "in a row the operator starts anew.",
-            over_time(f"sum by (resource) (increase({missed}{{{OPERATOR}}}[{INTERVAL}]))", "{{resource}}"),
-            at=grid(4, 8),
-            unit="none",
-        ),
-    ]
-
-
-def _processes() -> list[Drawn]:
-    process = f"and on (namespace, pod) sppo_operator_info{{{OPERATOR}}}"
-    return [
-        timeline(
-            "Who leads",
-            "The leader among the replicas. A change leaves a gap of some 15 seconds.",
-            over_time(f"max by (namespace, pod) (sppo_operator_leader{{{OPERATOR}}})", "{{pod}}"),
-            states={0: ("waits", GREY), 1: ("leads", GREEN)},
-            at=grid(6, 8),
-        ),
-        lines(
-            "Memory",
-            "Resident memory by replica.",
-            over_time(f"process_resident_memory_bytes {process}", "{{pod}}"),
-            at=grid(6, 8),
-            unit="bytes",
-            low=0,
-        ),
-        lines(
-            "CPU",
-            "Cores used, by replica.",
-            over_time(f"rate(process_cpu_seconds_total[{INTERVAL}]) {process}", "{{pod}}"),
-            at=grid(6, 8),
-            low=0,
-        ),
-        columns(
-            "Replicas",
-            "The version of each, and since when it runs.",
-            {
-                "_": rows(f"max by (namespace, pod, version) (sppo_operator_info{{{OPERATOR}}})"),
-                "leads": rows(f"max by (namespace, pod) (sppo_operator_leader{{{OPERATOR}}})"),
-                "age": rows(f"max by (namespace, pod) (time() - process_start_time_seconds {process})"),
-            },
-            at=grid(6, 8),
-            looks={"age": unit("s"), "leads": coloured({"0": GREY, "1": GREEN})},
-            labels=["namespace", "pod", "version"],
-            sort_by="pod",
-        ),
-    ]
-
-
 def _count(which: str) -> str:
     """How many runs have such a phase."""
     return f"sum({current('sppo_runs', f'{RUNS},{which}', 'namespace', 'phase')}) or vector(0)"
-
-
-def _per_second(counter: str, *labels: str) -> str:
-    """Of all replicas together."""
-    return f"sum by ({', '.join(labels)}) (rate({counter}{{{OPERATOR}}}[{INTERVAL}]))"

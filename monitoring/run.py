@@ -9,7 +9,6 @@ from monitoring.expressions import STATES, current, newest_win_rate, seen, stage
 from monitoring.panels import (
     Drawn,
     at_once,
-    bars,
     by_iteration,
     coloured,
     columns,
@@ -297,11 +296,13 @@ def _costs() -> list[Drawn]:
             unit="none",
             no_value="the run is gone",
         ),
-        bars(
+        lines(
             "When attempts failed",
-            "Attempts that ended badly within each interval.",
-            over_time(f"sum by (cause) (increase(sppo_run_failures_total{{{RUN}}}[$__rate_interval]))", "{{cause}}"),
+            "Attempts that ended badly so far, over time.",
+            over_time(current("sppo_run_failures_total", RUN, "cause"), "{{cause}}"),
             at=grid(8, 8),
             unit="none",
+            stacked=True,
+            low=0,
         ),
     ]

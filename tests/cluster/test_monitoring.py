@@ -157,7 +157,7 @@ def test_query_of_a_panel_has_data(watch: Watch, panel: dict[str, Any], number: 
 
 def test_the_curve_of_training_is_seen_while_it_trains(watch: Watch) -> None:
     finished = stage(watch.lab.run(watch.space.name, WATCHED), 1, "train")["finishTime"]
-    curve = 'sppo_run_stage_figure{namespace="%s",run="%s",stage="train",figure="lossOverEta2"}'
+    curve = 'sppo_run_stage_figure{namespace="%s",run="%s",iteration="1",stage="train",figure="lossOverEta2"}'
     [series] = watch.prometheus.now(f"{curve % (watch.space.name, WATCHED)}[{RANGE_SECONDS:.0f}s]")
     points = [(at, float(value)) for at, value in series["values"]]
     assert points[0][0] < datetime.fromisoformat(finished).timestamp()
