@@ -187,13 +187,17 @@ def _share(value: float, low: float, high: float) -> float:
 def _grid(frame: Frame, y_ticks: Sequence[float], unit: str, x_labels: Sequence[tuple[float, str]]) -> str:
     lines = "".join(f"M{LEFT} {frame.y(tick)}H{frame.width - RIGHT}" for tick in y_ticks)
     labels = [
-        f'<text x="{LEFT - 6}" y="{frame.y(tick) + 4}" text-anchor="end">{escape(quantity(tick, unit))}</text>'
+        f'<text x="{LEFT - 6}" y="{frame.y(tick) + 4}" text-anchor="end">{escape(_tick(tick, unit))}</text>'
         for tick in y_ticks
     ]
     labels += [
         f'<text x="{frame.x(at)}" y="{frame.height - 4}" text-anchor="middle">{label}</text>' for at, label in x_labels
     ]
     return f'<path class="grid" d="{lines}"/>{"".join(labels)}'
+
+
+def _tick(value: float, unit: str) -> str:
+    return f"{value:g}" if unit in ("short", "none") else quantity(value, unit)
 
 
 def _curve(curve: Curve, colour: str, frame: Frame, *, area: bool, bars: bool, dots: bool) -> str:
