@@ -158,7 +158,9 @@ def _results_table(records: Records, numbers: Sequence[int]) -> str:
             )
         )
     titles = ("iteration", *rates, *metrics.values())
-    return table(titles, [row for row in rows if any(row[1:])], caption="Held-out results, win rates with 95 % interval")
+    return table(
+        titles, [row for row in rows if any(row[1:])], caption="Held-out results, win rates with 95 % interval"
+    )
 
 
 def _training_table(records: Records) -> str:
