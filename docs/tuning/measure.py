@@ -66,9 +66,6 @@ SETTINGS = (
     Setting(name="learningRate 3e-5", changes={"training.learningRate": "3e-5"}),
     Setting(name="beta 0.5", changes={"objective.beta": "0.5"}),
     Setting(name="samples 2", changes={"generation.samples": 2}),
-    Setting(name="learningRate 3e-6", changes={"training.learningRate": "3e-6"}),
-    Setting(name="samples 8", changes={"generation.samples": 8}),
-    Setting(name="responses All", changes={"objective.responses": "All"}),
 )
 
 

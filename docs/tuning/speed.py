@@ -27,9 +27,9 @@ from sppo_trainer.packing import PromptGroup
 from sppo_trainer.rollouts import grouped, rows_of
 from transformers import PreTrainedModel
 
-ROUNDS = 5
-PROMPTS = 16
-LONG_TOKENS = 256
+ROUNDS = 3
+PROMPTS = 8
+LONG_TOKENS = 128
 
 Work = Callable[[], int]
 """Does something once and says how many response tokens it did."""
@@ -40,25 +40,23 @@ def main(folder: Path) -> None:
     model = workspace.policy(0).directory("model")
     groups = demo_groups(workspace)
     policy = load_policy(model, dtype=torch.float32)
+    best_and_worst = [group_of(group, 2) for group in groups]
     for name, shape in {
-        "demo's answers, 2 per prompt": [group_of(group, 2) for group in groups],
-        "demo's answers, 5 per prompt": groups,
-        f"{LONG_TOKENS} tokens of prompt and answer, 2 per prompt": random_groups(2),
-        f"{LONG_TOKENS} tokens of prompt and answer, 5 per prompt": random_groups(5),
+        "the demo's best and worst": best_and_worst,
+        f"5 answers and a prompt of {LONG_TOKENS} tokens each": [random_group(5)],
     }.items():
         compare(f"train, {name}: packed to plain", step(policy, shape, "packed"), step(policy, shape, "plain"))
     compare(
-        "train, packed: best and worst to all 5, per prompt",
-        per_prompt(step(policy, [group_of(group, 2) for group in groups], "packed")),
+        "train, packed, per prompt: best and worst to all 5",
+        per_prompt(step(policy, best_and_worst, "packed")),
         per_prompt(step(policy, groups, "packed")),
     )
     engine = TransformersEngine(model, dtype=torch.float32, device="cpu")
-    for few in (1, 4):
-        compare(
-            f"sample: chunks of {PROMPTS} prompts to chunks of {few}",
-            sampled(engine, groups, PROMPTS),
-            sampled(engine, groups, few),
-        )
+    compare(
+        f"sample: chunks of {PROMPTS} prompts to one prompt at a time",
+        sampled(engine, groups, PROMPTS),
+        sampled(engine, groups, 1),
+    )
 
 
 def compare(name: str, one: Work, other: Work) -> None:
@@ -130,13 +128,10 @@ def demo_groups(workspace: Workspace) -> list[PromptGroup]:
     ]
 
 
-def random_groups(answers: int) -> list[PromptGroup]:
+def random_group(answers: int) -> PromptGroup:
     generator = torch.Generator().manual_seed(0)
-
-    def text() -> list[int]:
-        return torch.randint(1000, 40000, (LONG_TOKENS,), generator=generator).tolist()
-
-    return [PromptGroup(prompt_ids=text(), response_ids=[text() for _ in range(answers)]) for _ in range(2)]
+    texts = torch.randint(1000, 40000, (answers + 1, LONG_TOKENS), generator=generator).tolist()
+    return PromptGroup(prompt_ids=texts[0], response_ids=texts[1:])
 
 
 def group_of(group: PromptGroup, answers: int) -> PromptGroup:

@@ -37,8 +37,8 @@ Rows = list[dict[str, Any]]
 def main(file: Path) -> None:
     text = file.read_text("utf-8")
     for name, measured in TABLES.items():
-        parts = re.split(rf"(?s)(?<=<!-- measured: {name} -->\n).*?(?=<!-- end -->)", text)
-        assert len(parts) == 2, f"{file} has the table {name} {len(parts) - 1} times"
+        parts = re.split(rf"(?s)(?<=<!-- measured: {name} -->\n).*?(?=<!-- end -->)", text, maxsplit=1)
+        assert len(parts) == 2, f"{file} has no table {name}"
         text = measured().join(parts)
     file.write_text(text, "utf-8")
 
