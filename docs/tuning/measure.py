@@ -1,7 +1,7 @@
 """Measure what the settings do: python docs/tuning/measure.py FOLDER
 
 Runs `sppo run` on the demo with fewer prompts, once per setting and seed, and appends a line per iteration to
-results.jsonl. What is there already is not run again; FOLDER holds the workspaces (12 GB). Sampling is seeded: another
+results.jsonl. What is there already is not run again; FOLDER holds the workspaces (4 GB). Sampling is seeded: another
 machine of the same type gives the same numbers, however busy it is.
 
 Runs of one seed share what they have in common with the demo's own run: artifacts whose configuration and inputs are
