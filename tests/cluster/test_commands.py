@@ -48,11 +48,16 @@ def kubectl(lab: Lab, *arguments: str) -> tuple[int, str, str]:
 
 def test_a_run_is_watched_to_its_end(lab: Lab, space: Namespace) -> None:
     command = start(lab, "sppo", "watch", "crash", "-n", space.name)
+    follower = start(lab, "sppo", "logs", "crash", "-n", space.name, "-f")
     out, err = command.communicate(timeout=6 * MINUTES)
     assert (command.returncode, err) == (0, "")
     assert "train 1: Application: RuntimeError: the stand-in was told to crash" in out
     assert "train 1: started, attempt 2" in out
     assert out.endswith(f"Report: kubectl sppo report crash -n {space.name}\n")
+    out, err = follower.communicate(timeout=60)
+    assert (follower.returncode, "3/3 chunks" in out) == (0, True)
+    for step in ("train 1, attempt 1", "train 1, attempt 2", "evaluate 1, attempt 1"):
+        assert f"==> {step}: pod crash-i1-" in err
 
 
 def test_a_failed_run_is_explained_and_the_command_that_is_given_mends_it(lab: Lab, space: Namespace) -> None:
