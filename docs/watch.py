@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from sppo_operator.board import Scene, board, utc_now
-from sppo_operator.overview import shown_records
+from sppo_operator.commands.board import Scene, board, utc_now
+from sppo_operator.commands.overview import shown_records
+from sppo_operator.commands.view import Speeds, pace
 from sppo_operator.store import RunFile
-from sppo_operator.view import Speeds, pace
 
 COLUMNS = 120
 SECONDS = 20

@@ -1,5 +1,5 @@
 """`python -m sppo_operator` is the command `sppo`."""
 
-from sppo_operator.cli import main
+from sppo_operator.commands.cli import main
 
 main()

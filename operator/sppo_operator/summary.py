@@ -63,3 +63,9 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes}m"
     return f"{minutes // 60}h{minutes % 60:02d}m" if minutes < 72 * 60 else f"{minutes // (24 * 60)}d"
+
+
+def figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if value == int(value) and abs(value) >= 1 else f"{value:.3g}"

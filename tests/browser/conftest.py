@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from opened import Open, Opened
 from playwright.sync_api import Browser, sync_playwright
-from sppo_operator.report import report
+from sppo_operator.report.page import report
 from told import NOW, full
 
 CHROMIUM = Path(os.environ.get("SPPO_TEST_CHROMIUM", "/usr/bin/chromium"))

@@ -84,7 +84,7 @@ def phase(pod: dict[str, Any]) -> str:
 
 
 MODULES = {
-    "operator": ["sppo_operator.main", "sppo_operator.cli", "sppo_operator.cel"],
+    "operator": ["sppo_operator.main", "sppo_operator.commands.cli", "sppo_operator.cel"],
     "standin": ["sppo_trainer.frame"],
     "trainer": ["torch", "transformers", "vllm", "s3fs", "sppo_trainer.train"],
 }

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sppo_operator.commands.reader import Fetched, UnreadError, fetched_from
 from sppo_operator.decide import Stage, Step
-from sppo_operator.reader import Fetched, UnreadError, fetched_from
 from sppo_operator.results import Results
 from sppo_trainer import results as trainer
 from sppo_trainer.artifacts import Artifact, Manifest

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from bench import DEADLINE_SECONDS, STEPS_OF_ONE_ITERATION, Bench
-from sppo_operator.machine import usable_cores
+from sppo_operator.commands.machine import usable_cores
 
 
 def test_a_run_from_beginning_to_end(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sppo_operator.options import make_parser
+from sppo_operator.commands.options import make_parser
 
 ROOT = Path(__file__).parents[2]
 HELM = {

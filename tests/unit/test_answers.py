@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from sppo_operator.answers import answers
+from sppo_operator.report.answers import answers
 
 GROUPS = re.compile(r"<h3>(.*?)</h3>")
 

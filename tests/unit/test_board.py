@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 from simulated_operator import FAILS, HANGS, USER_FAULT, SimulatedOperator, held_at
-from sppo_operator.board import Scene, board
+from sppo_operator.commands.board import Scene, board
+from sppo_operator.commands.overview import Level, Note, exit_status, shown_records, step_that_matters
+from sppo_operator.commands.view import LiveView, Speeds
+from sppo_operator.commands.watch import runs_table
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import Record
-from sppo_operator.overview import Level, Note, exit_status, shown_records, step_that_matters
-from sppo_operator.view import LiveView, Speeds
-from sppo_operator.watch import runs_table
 
 MARKUP = "cannot mmap [/data/model] of [bold]x[/bold] :smile:"
 TRAIN = Step(1, Stage.TRAIN)

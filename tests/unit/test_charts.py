@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sppo_operator.charts import HEIGHT, WIDTH, Series, figure_of, line_chart, ticks
+from sppo_operator.report.charts import HEIGHT, WIDTH, Series, figure_of, line_chart, ticks
 
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda value: round(value, 6))
 

@@ -13,16 +13,16 @@ import pytest
 from rich.console import Console
 from simulated_cluster import Behaviour
 from simulated_operator import FAILS, USER_FAULT, SimulatedOperator, held_at
+from sppo_operator.commands.describe import describe
+from sppo_operator.commands.explain import explanation
+from sppo_operator.commands.overview import Resource
+from sppo_operator.commands.source import Log, Object, Source, Wanted
+from sppo_operator.commands.stage_logs import readable
+from sppo_operator.commands.watch import differences
 from sppo_operator.decide import Outcome, Stage, Step
-from sppo_operator.describe import describe
 from sppo_operator.errors import RightsError
-from sppo_operator.explain import explanation
 from sppo_operator.facts import Record
-from sppo_operator.overview import Resource
 from sppo_operator.results import Material
-from sppo_operator.source import Log, Object, Source, Wanted
-from sppo_operator.stage_logs import readable
-from sppo_operator.watch import differences
 
 NOW = datetime(2026, 1, 31, 12, 10, tzinfo=UTC)
 STEP = Step(1, Stage.TRAIN)

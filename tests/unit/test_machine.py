@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from sppo_operator import machine
-from sppo_operator.machine import TWO_STAGES_BYTES, available_bytes, usable_cores, why_one_stage
+from sppo_operator.commands import machine
+from sppo_operator.commands.machine import TWO_STAGES_BYTES, available_bytes, usable_cores, why_one_stage
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sppo_operator.options import EXAMPLES, make_parser
+from sppo_operator.commands.options import EXAMPLES, make_parser
 
 BIN = Path(sys.executable).parent
 COMMANDS = sorted(name for name in EXAMPLES if name)
@@ -66,9 +66,7 @@ def test_the_plugin_speaks_of_itself_as_kubectl_does() -> None:
 
 
 def test_help_and_completion_import_little() -> None:
-    code = (
-        "import sys; from sppo_operator.cli import make_parser; make_parser('sppo').format_help(); print(*sys.modules)"
-    )
+    code = "import sys; from sppo_operator.commands.cli import make_parser; make_parser('sppo').format_help(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"aiohttp", "kopf", "rich", "jsonschema", "argcomplete"}.isdisjoint(modules)
 

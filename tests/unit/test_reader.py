@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from simulated_api import Call, Object, SimulatedApi
+from sppo_operator.commands.reader import WAIT_SECONDS, Fetched, fetch, reader_pod
 from sppo_operator.decide import Stage, Step
 from sppo_operator.errors import ForbiddenError, UnavailableError
-from sppo_operator.reader import WAIT_SECONDS, Fetched, fetch, reader_pod
 from told import RESOURCE, full
 
 SAMPLE = {"prompt": "p", "before": "b", "after": "a", "scoreBefore": 0.5, "scoreAfter": None, "winRate": 0.7, "rank": 1}

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from sppo_operator.commands.tables import printable
 from sppo_operator.decide import Outcome, Stage, Step, Wait
 from sppo_operator.facts import Record
-from sppo_operator.report import report, write_report
-from sppo_operator.reproduce import manifest
+from sppo_operator.report.page import report, write_report
+from sppo_operator.report.reproduce import manifest
+from sppo_operator.report.timeline import timeline
 from sppo_operator.results import Made
-from sppo_operator.tables import printable
-from sppo_operator.timeline import timeline
 from sppo_operator.validation import admit, parse_manifest
 from told import HOSTILE, NOW, RESOURCE, Told, at, done, evaluated, full, full_curves, full_records, resource
 

@@ -275,7 +275,8 @@ def test_a_win_rate_needs_its_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (89, "89s"), (90, "2m"), (3600, "60m"), (5400, "1h30m"), (90000, "25h00m"), (300000, "3d")]
+    ("seconds", "text"),
+    [(0, "0s"), (89, "89s"), (90, "2m"), (3600, "60m"), (5400, "1h30m"), (90000, "25h00m"), (300000, "3d")],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -6,10 +6,10 @@ import io
 
 import pytest
 from rich.console import Console, RenderableType
+from sppo_operator.commands.tables import iterations, samples
+from sppo_operator.commands.view import PlainView
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import Record
-from sppo_operator.tables import iterations, samples
-from sppo_operator.view import PlainView
 
 NOW, LATER = "2026-01-31T12:00:00Z", "2026-01-31T22:17:36Z"  # 37056 s
 MARKUP = "cannot mmap [/data/model] of [bold]x[/bold] :smile:"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sppo_operator.decide import Fail, Finish, GiveUp, Outcome, Stage, Step
 from sppo_operator.facts import Record, WinRate
-from sppo_operator.verdict import Tone, interval, percent, verdict
+from sppo_operator.report.verdict import Tone, interval, percent, verdict
 from told import at, done, evaluated, rates, resource
 
 

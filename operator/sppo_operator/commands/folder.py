@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from sppo_operator.commands.overview import Resource, has_ended
+from sppo_operator.commands.source import Log, Object, Source, Wanted
 from sppo_operator.decide import Outcome
 from sppo_operator.errors import MissingError
-from sppo_operator.overview import Resource, has_ended
 from sppo_operator.results import Material, Results
-from sppo_operator.source import Log, Object, Source, Wanted
 from sppo_operator.spec import Run
 from sppo_operator.status import records_of
 from sppo_operator.store import REPORT_FILE, RunFile, holder

@@ -17,22 +17,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sppo_operator.commands.machine import why_one_stage
+from sppo_operator.commands.process import StageProcess, stop
+from sppo_operator.commands.view import View
 from sppo_operator.conditions import Holds
 from sppo_operator.decide import Action, Fail, Finish, Outcome, Plan, Stage, Start, Step, decide
 from sppo_operator.errors import DamagedError, UserError
 from sppo_operator.facts import Record, timestamp
-from sppo_operator.machine import why_one_stage
 from sppo_operator.policy import USER_FAULT
-from sppo_operator.process import StageProcess, stop
 from sppo_operator.render import stage_config
-from sppo_operator.report import write_report
+from sppo_operator.report.page import write_report
 from sppo_operator.result import End
 from sppo_operator.results import Results
 from sppo_operator.spec import Run
 from sppo_operator.status import CAUSES, Facts, records_of, status_of
 from sppo_operator.store import REPORT_FILE, RunFile, locked
 from sppo_operator.validation import admit
-from sppo_operator.view import View
 
 TICK_SECONDS = 0.05
 PROGRESS_SECONDS = 1.0

@@ -12,18 +12,25 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sppo_operator.board import MARKS, PHASES
-from sppo_operator.cluster import event_time
+from sppo_operator.commands.board import MARKS, PHASES
+from sppo_operator.commands.cluster import event_time
+from sppo_operator.commands.explain import Explanation, explanation
+from sppo_operator.commands.overview import (
+    Resource,
+    has_ended,
+    shown_records,
+    shown_status,
+    states_of,
+    step_that_matters,
+)
+from sppo_operator.commands.source import Object, Source, Wanted
+from sppo_operator.commands.stage_logs import readable
+from sppo_operator.commands.tables import iterations, printable
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.errors import UserError
-from sppo_operator.explain import Explanation, explanation
 from sppo_operator.facts import Attempt, Records, in_order, seconds_between, timestamp
-from sppo_operator.overview import Resource, has_ended, shown_records, shown_status, states_of, step_that_matters
-from sppo_operator.source import Object, Source, Wanted
-from sppo_operator.stage_logs import readable
 from sppo_operator.status import policies_of
 from sppo_operator.summary import duration
-from sppo_operator.tables import iterations, printable
 
 LOG_LINES = 15
 SHOWN_EVENTS = 10

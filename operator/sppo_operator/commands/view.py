@@ -14,14 +14,14 @@ from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.live import Live
 
-from sppo_operator.board import Scene, board, utc_now
+from sppo_operator.commands.board import Scene, board, utc_now
+from sppo_operator.commands.overview import Note, Resource, attention, is_retrying
+from sppo_operator.commands.tables import headline, iterations, printable, samples, share_done
 from sppo_operator.decide import Outcome, Step
 from sppo_operator.errors import DamagedError
 from sppo_operator.facts import Record, Records, best_iteration
-from sppo_operator.overview import Note, Resource, attention, is_retrying
 from sppo_operator.results import Results
 from sppo_operator.summary import duration, running_steps
-from sppo_operator.tables import headline, iterations, printable, samples, share_done
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0

@@ -7,9 +7,9 @@ from typing import Any
 
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import Attempt, Record, Records, in_order
-from sppo_operator.markup import paragraph, table
+from sppo_operator.report.markup import paragraph, table
+from sppo_operator.report.timeline import timeline
 from sppo_operator.summary import duration
-from sppo_operator.timeline import timeline
 
 BAD = set(Outcome) - {Outcome.RUNNING, Outcome.SUCCEEDED}
 

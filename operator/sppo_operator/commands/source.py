@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sppo_operator.commands.overview import Resource
 from sppo_operator.decide import Step
 from sppo_operator.errors import ServerError
-from sppo_operator.overview import Resource
 from sppo_operator.results import Material, Results
 
 Object = dict[str, Any]

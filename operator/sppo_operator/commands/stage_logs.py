@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TextIO
 
+from sppo_operator.commands.overview import Resource, has_ended, shown_records, states_of, step_that_matters
+from sppo_operator.commands.source import Log, NotStartedError, Source, Wanted
+from sppo_operator.commands.tables import printable
+from sppo_operator.commands.view import pace
 from sppo_operator.decide import Outcome, Stage
 from sppo_operator.errors import MissingError
-from sppo_operator.overview import Resource, has_ended, shown_records, states_of, step_that_matters
 from sppo_operator.result import progress_of
-from sppo_operator.source import Log, NotStartedError, Source, Wanted
-from sppo_operator.tables import figure, printable
-from sppo_operator.view import pace
+from sppo_operator.summary import figure
 
 WAIT_SECONDS = 1.0
 

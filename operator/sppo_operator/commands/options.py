@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sppo_operator import __version__, completion
+from sppo_operator import __version__
+from sppo_operator.commands import completion
 from sppo_operator.decide import Stage
 from sppo_operator.errors import UserError
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sppo_operator.decide import Outcome, Step
-from sppo_operator.facts import Record, Records, best_iteration, seconds_between, timestamp, win_rate
-from sppo_operator.overview import (
+from sppo_operator.commands.overview import (
     Resource,
     attention,
     conditions_of,
@@ -17,11 +15,13 @@ from sppo_operator.overview import (
     shown_records,
     shown_status,
 )
+from sppo_operator.commands.source import Source
+from sppo_operator.commands.tables import share_done
+from sppo_operator.decide import Outcome, Step
+from sppo_operator.facts import Record, Records, best_iteration, seconds_between, timestamp, win_rate
 from sppo_operator.result import KILLED
-from sppo_operator.source import Source
 from sppo_operator.status import policies_of
 from sppo_operator.summary import duration, running_steps
-from sppo_operator.tables import share_done
 
 UNSEEN_SECONDS = 60
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sppo_operator.charts import Series, line_chart
 from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, win_rate
-from sppo_operator.markup import table, text
+from sppo_operator.report.charts import Series, line_chart
+from sppo_operator.report.markup import table, text
 from sppo_operator.results import Curves
-from sppo_operator.tables import figure
+from sppo_operator.summary import figure
 
 Lines = Mapping[str, tuple[Stage, str]]
 """Names of curves over iterations, and where their points are."""

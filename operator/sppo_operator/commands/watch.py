@@ -14,13 +14,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sppo_operator.board import PHASES, note_line, utc_now
-from sppo_operator.cluster import Runs
-from sppo_operator.decide import Outcome, Step
-from sppo_operator.errors import MissingError, RightsError, ServerError
-from sppo_operator.explain import closing_lines
-from sppo_operator.facts import Record, Records, in_order, seconds_between, timestamp
-from sppo_operator.overview import (
+from sppo_operator.commands.board import PHASES, note_line, utc_now
+from sppo_operator.commands.cluster import Runs
+from sppo_operator.commands.explain import closing_lines
+from sppo_operator.commands.overview import (
     Level,
     Note,
     Resource,
@@ -31,9 +28,12 @@ from sppo_operator.overview import (
     shown_records,
     shown_status,
 )
-from sppo_operator.source import Source
+from sppo_operator.commands.source import Source
+from sppo_operator.commands.view import LiveView, PlainView, View
+from sppo_operator.decide import Outcome, Step
+from sppo_operator.errors import MissingError, RightsError, ServerError
+from sppo_operator.facts import Record, Records, in_order, seconds_between, timestamp
 from sppo_operator.summary import duration
-from sppo_operator.view import LiveView, PlainView, View
 
 POLL_SECONDS = 2.0
 DRAW_SECONDS = 0.25

@@ -10,6 +10,9 @@ from typing import Any, Self
 
 from sppo_operator import resources
 from sppo_operator.api import Api
+from sppo_operator.commands.overview import Resource
+from sppo_operator.commands.reader import fetch
+from sppo_operator.commands.source import Log, NotStartedError, Object, Source, Wanted
 from sppo_operator.errors import (
     ApiError,
     ForbiddenError,
@@ -21,11 +24,8 @@ from sppo_operator.errors import (
 )
 from sppo_operator.jobs import CONTAINER
 from sppo_operator.objects import one_line, phase_of, stage_state
-from sppo_operator.overview import Resource
-from sppo_operator.reader import fetch
 from sppo_operator.result import parsed
 from sppo_operator.results import Material
-from sppo_operator.source import Log, NotStartedError, Object, Source, Wanted
 from sppo_operator.spec import Run
 from sppo_operator.status import records_of
 from sppo_operator.target import ClusterOptions, ClusterTarget

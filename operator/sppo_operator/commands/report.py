@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sppo_operator.commands.source import Source
 from sppo_operator.errors import MissingError
-from sppo_operator.report import write_report
-from sppo_operator.source import Source
+from sppo_operator.report.page import write_report
 
 STOPPING = (signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C is asyncio's; these would leave the pod that reads."""

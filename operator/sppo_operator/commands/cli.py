@@ -18,13 +18,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sppo_operator import completion
+from sppo_operator.commands import completion
+from sppo_operator.commands.options import make_parser
+from sppo_operator.commands.streams import make_lasting, silence
 from sppo_operator.errors import InvalidResource, KubeconfigError, MissingError, StorageError, UserError
-from sppo_operator.options import make_parser
-from sppo_operator.streams import make_lasting, silence
 
 if TYPE_CHECKING:
-    from sppo_operator.source import Source
+    from sppo_operator.commands.source import Source
 
 STORAGE_FAULTS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
@@ -68,10 +68,10 @@ def complete_for_kubectl() -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from sppo_operator.local import run_locally
+    from sppo_operator.commands.local import run_locally
+    from sppo_operator.commands.view import chosen_view
     from sppo_operator.store import RunFile
     from sppo_operator.validation import parse_manifest
-    from sppo_operator.view import chosen_view
 
     folder = options.folder.absolute()
     if options.file.resolve() == RunFile(folder).path.resolve():
@@ -110,8 +110,8 @@ def _refuse(where: str, error: UserError) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from sppo_operator.view import chosen_view
-    from sppo_operator.watch import watch, watch_all
+    from sppo_operator.commands.view import chosen_view
+    from sppo_operator.commands.watch import watch, watch_all
 
     view = chosen_view(plain=options.plain)
     if options.target is not None:
@@ -119,7 +119,7 @@ def _watch(options: argparse.Namespace) -> int:
             raise UserError("a TARGET is in one namespace: leave --all-namespaces out")
         return _with_source(options, lambda source: watch(source, view))
 
-    from sppo_operator.cluster import Runs
+    from sppo_operator.commands.cluster import Runs
 
     async def all_runs() -> int:
         async with Runs(completion.options_of(options), everywhere=options.everywhere) as runs:
@@ -129,8 +129,8 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _logs(options: argparse.Namespace) -> int:
+    from sppo_operator.commands.stage_logs import LogOptions, show_logs
     from sppo_operator.decide import Stage
-    from sppo_operator.stage_logs import LogOptions, show_logs
 
     wanted = LogOptions(
         stage=Stage(options.stage) if options.stage else None,
@@ -148,9 +148,9 @@ def _logs(options: argparse.Namespace) -> int:
 def _describe(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from sppo_operator.board import utc_now
-    from sppo_operator.describe import describe
-    from sppo_operator.view import PLAIN_COLUMNS
+    from sppo_operator.commands.board import utc_now
+    from sppo_operator.commands.describe import describe
+    from sppo_operator.commands.view import PLAIN_COLUMNS
 
     console = Console(width=None if sys.stdout.isatty() else PLAIN_COLUMNS)
 
@@ -162,7 +162,7 @@ def _describe(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from sppo_operator.report_command import report_command
+    from sppo_operator.commands.report import report_command
 
     return _with_source(options, lambda source: report_command(source, options.output))
 
@@ -191,10 +191,10 @@ def _with_source(options: argparse.Namespace, command: Callable[[Source], Corout
 
     async def carry_out() -> int:
         if isinstance(target, FolderTarget):
-            from sppo_operator.folder import FolderSource
+            from sppo_operator.commands.folder import FolderSource
 
             return await command(FolderSource(target, options.prog))
-        from sppo_operator.cluster import ClusterSource
+        from sppo_operator.commands.cluster import ClusterSource
 
         try:
             found = ClusterSource(target, options.prog)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sppo_operator.markup import folded, paragraph, text
+from sppo_operator.report.markup import folded, paragraph, text
 from sppo_operator.results import Sample
 
 SHOWN = 4

@@ -8,7 +8,7 @@ from typing import Any
 from sppo_operator import __version__
 from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, in_order
-from sppo_operator.markup import copyable, folded, paragraph, table
+from sppo_operator.report.markup import copyable, folded, paragraph, table
 from sppo_operator.store import yaml_of
 
 REVISION = "Revision"

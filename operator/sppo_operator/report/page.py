@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sppo_operator import figures, reproduce, times
-from sppo_operator.answers import answers
 from sppo_operator.decide import Outcome, Stage, Step, schedule
 from sppo_operator.facts import Attempt, Record, best_iteration, seconds_between, timestamp, win_rate
-from sppo_operator.markup import section, text
-from sppo_operator.report_style import STYLE
+from sppo_operator.report import figures, reproduce, times
+from sppo_operator.report.answers import answers
+from sppo_operator.report.markup import section, text
+from sppo_operator.report.style import STYLE
+from sppo_operator.report.verdict import Remark, Tone, interval, percent, verdict
 from sppo_operator.results import Curves, Made, Material
 from sppo_operator.status import records_of
 from sppo_operator.store import replace_file
 from sppo_operator.summary import duration
-from sppo_operator.verdict import Remark, Tone, interval, percent, verdict
 
 # Even if something slipped through the escaping: nothing runs, nothing is loaded, nothing is sent.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

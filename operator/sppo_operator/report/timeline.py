@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sppo_operator.charts import ticks
 from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import Attempt, Records, in_order
-from sppo_operator.markup import text
+from sppo_operator.report.charts import ticks
+from sppo_operator.report.markup import text
 from sppo_operator.summary import duration
 
 KINDS = {Outcome.SUCCEEDED: "done", Outcome.RUNNING: "running"}

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, win_rate
+from sppo_operator.summary import figure
 
 HEADLINES = {
     Stage.PREPARE: {"rows": "prompts", "heldOut": "held out", "duplicates": "duplicates"},
@@ -93,12 +94,6 @@ def samples(rows: Iterable[Mapping[str, Any]]) -> Table:
 def printable(text: str) -> Text:
     """What a model or a library wrote: no markup, and no characters that would command the terminal."""
     return Text("".join(character if character.isprintable() or character == "\n" else "�" for character in text))
-
-
-def figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    return str(int(value)) if value == int(value) and abs(value) >= 1 else f"{value:.3g}"
 
 
 def share_done(progress: Mapping[str, Any]) -> float:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sppo_operator.commands.machine import usable_cores
 from sppo_operator.decide import Outcome, Stage, Step
-from sppo_operator.machine import usable_cores
 from sppo_operator.policy import TERMINATED
 from sppo_operator.result import RESULT_BYTES, End, end_of, progress_of
 

@@ -11,11 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sppo_operator.commands.overview import Level, Note, Resource, attention, shown_status, states_of
+from sppo_operator.commands.tables import headline, printable, share_done
 from sppo_operator.decide import Outcome, Step
 from sppo_operator.facts import Record, Records, best_iteration, in_order, seconds_between, timestamp
-from sppo_operator.overview import Level, Note, Resource, attention, shown_status, states_of
 from sppo_operator.summary import duration
-from sppo_operator.tables import headline, printable, share_done
 
 MARKS = {
     "Running": ("▶", "cyan"),

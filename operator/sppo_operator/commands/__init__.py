@@ -1,0 +1,1 @@
+"""The commands of `sppo` and `kubectl sppo`, and what they show."""
