@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from sppo_operator.api import Api
 from sppo_operator.cache import Cache, Key
@@ -17,7 +17,7 @@ from sppo_operator.errors import ApiError
 from sppo_operator.jobs import CONTAINER
 from sppo_operator.objects import phase_of, true_condition
 from sppo_operator.resources import INDEX_ANNOTATION, pod_log
-from sppo_operator.result import progress_of
+from sppo_operator.result import LARGEST, is_number, progress_of
 from sppo_operator.settings import Settings
 
 ROUND_SECONDS = 1.0
@@ -26,8 +26,6 @@ POD_SECONDS = 15.0
 TAIL = {"container": CONTAINER, "tailLines": "50", "limitBytes": str(2**20)}
 SPEED = "PerSecond"
 """How the names of figures end that are speeds."""
-LARGEST = 2**53 - 1
-"""The largest number that the resource may hold."""
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +120,7 @@ class ProgressBoard:
         except ApiError as error:  # a container that does not run yet, a node that does not answer, a missing right
             log.debug("progress of pod %s: %s", worker.name, error)
             return
-        report = next(filter(None, map(_report, reversed(text.split("\n")))), None)
+        report = next(filter(None, map(progress_of, reversed(text.encode().split(b"\n")))), None)
         if report and report != self._reports[worker.job].get(worker.index):
             self._reports[worker.job][worker.index] = report
             self._changed(worker.run)
@@ -130,25 +128,4 @@ class ProgressBoard:
 
 def _sum_of(speed: str, reports: Iterable[Mapping[str, Any]]) -> float:
     figures = [report.get("figures", {}).get(speed) for report in reports if report["done"] < report["total"]]
-    return float(sum(value for value in figures if _is_number(value) and abs(value) <= LARGEST))
-
-
-def _report(line: str) -> dict[str, Any] | None:
-    """The progress that a line reports, if the resource can hold it: images are the user's, and logs hold anything."""
-    progress = progress_of(line.encode())
-    if progress is None or not (_is_count(progress["done"]) and _is_count(progress["total"])):
-        return None
-    report = {"done": int(progress["done"]), "total": int(progress["total"]), "unit": str(progress["unit"])}
-    if _is_count(progress.get("secondsLeft")):
-        report["secondsLeft"] = int(progress["secondsLeft"])
-    if isinstance(figures := progress.get("figures"), dict):
-        report["figures"] = figures
-    return report
-
-
-def _is_count(value: object) -> bool:
-    return _is_number(value) and 0 <= value <= LARGEST
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return float(sum(value for value in figures if is_number(value) and abs(value) <= LARGEST))

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from sppo_operator.decide import Outcome
 from sppo_operator.policy import TERMINATED, USER_FAULT
@@ -14,6 +14,8 @@ from sppo_operator.policy import TERMINATED, USER_FAULT
 RESULT_BYTES = 4096
 """The kubelet cuts what is longer."""
 KILLED = 128 + 9
+LARGEST = 2**53 - 1
+"""The largest number that the resource may hold."""
 LOG_CHARACTERS = 400
 LOG_LINES = 3
 NOISE = re.compile(r"\s|\{|Traceback \(most recent call last\):|$")
@@ -85,11 +87,28 @@ def last_lines(log: str) -> str:
 
 
 def progress_of(line: bytes) -> dict[str, Any] | None:
-    """The progress that a log line reports, or None for any other line."""
+    """The progress that a log line reports, if the resource can hold it: logs hold anything, since images are the user's."""
     if not line.startswith(b'{"progress"'):
         return None
     progress = parsed(line).get("progress")
-    return progress if isinstance(progress, dict) and {"done", "total", "unit"} <= progress.keys() else None
+    if not isinstance(progress, dict) or not {"done", "total", "unit"} <= progress.keys():
+        return None
+    if not (is_count(progress["done"]) and is_count(progress["total"])):
+        return None
+    report = {"done": int(progress["done"]), "total": int(progress["total"]), "unit": str(progress["unit"])}
+    if is_count(progress.get("secondsLeft")):
+        report["secondsLeft"] = int(progress["secondsLeft"])
+    if isinstance(figures := progress.get("figures"), dict):
+        report["figures"] = figures
+    return report
+
+
+def is_count(value: object) -> bool:
+    return is_number(value) and 0 <= value <= LARGEST
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def parsed(text: bytes) -> dict[str, Any]:

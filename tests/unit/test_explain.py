@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import math
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,15 +209,34 @@ def test_what_happened_between_two_looks(before: list[str], after: list[str], ne
     assert ", ".join(told) == news
 
 
+def line_of(**changed: Any) -> bytes:
+    return json.dumps({"progress": {"done": 1, "total": 2, "unit": "steps", **changed}}).encode()
+
+
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
         (b'{"progress": {"done": 1, "total": 2, "unit": "steps"}}', "1/2 steps"),
         (b'{"progress": 3}', '{"progress": 3}'),
+        (line_of(unit="\x1b]0;x\x07\x1b[2J"), "1/2 �]0;x��[2J"),
+        (line_of(figures={"loss\x1b[2J": "\x07"}), "1/2 steps, loss�[2J �"),
+        (line_of(secondsLeft="soon"), "1/2 steps"),
+        (line_of(secondsLeft=math.inf), "1/2 steps"),
+        (line_of(done="\x1b"), '{"progress": {"done": "\\u001b", "total": 2, "unit": "steps"}}'),
         (b"10%\r100%", "100%"),
         (b"\x1b]0;title\x07\xff", "�]0;title��"),
     ],
-    ids=["progress", "no progress", "a bar", "commands to the terminal"],
+    ids=[
+        "progress",
+        "no progress",
+        "commands in its unit",
+        "commands in its figures",
+        "time left in words",
+        "time left without end",
+        "progress without numbers",
+        "a bar",
+        "commands to the terminal",
+    ],
 )
 def test_lines_of_a_log_are_readable(line: bytes, shown: str) -> None:
     async def lines() -> AsyncIterator[bytes]:

@@ -113,7 +113,7 @@ async def readable(lines: AsyncIterator[bytes], *, raw: bool = False) -> AsyncIt
             continue
         progress = progress_of(line)
         text = line.decode("utf-8", "replace").rpartition("\r")[2].expandtabs()  # of a bar its last state
-        yield progress_line(progress) if progress else printable(text).plain
+        yield printable(progress_line(progress) if progress else text).plain
 
 
 def progress_line(progress: dict[str, object]) -> str:
