@@ -25,6 +25,7 @@ from sppo_operator.target import RUN_FILE
 
 LOCK_FILE = ".sppo.lock"
 REPORT_FILE = "report.html"
+LOCKS = Path("/proc/locks")
 KEPT_METADATA = {"name", "namespace", "generation", "creationTimestamp"}
 """What every file that `sppo run` wrote has, and few manifests that a user put in its place."""
 
@@ -93,12 +94,18 @@ def holder(folder: Path) -> int | None:
     """The process of the command that runs in the folder; None if none does. Takes no lock that might disturb it."""
     lock = folder / LOCK_FILE
     try:
-        inode, process = lock.stat().st_ino, lock.read_text("utf-8").strip()
+        found, named = lock.stat(), lock.read_text("utf-8").strip()
+        held = LOCKS.read_text("utf-8").splitlines()
     except OSError:
         return None
-    for line in Path("/proc/locks").read_text("utf-8").splitlines():
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+    for line in held:
         fields = line.split()
-        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode) and process.isdecimal():
+        if fields[1] != "FLOCK":
+            continue
+        process, (where, _, inode) = fields[4], fields[5].rpartition(":")
+        # Some file systems (btrfs, overlays) tell another device here; then it counts that the file names the process.
+        if inode == str(found.st_ino) and (where == device or process == named):
             return int(process)
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from sppo_operator import store as module
 from sppo_operator.errors import BusyError, DamagedError, MissingError
-from sppo_operator.store import RunFile, locked
+from sppo_operator.store import LOCK_FILE, LOCKS, RunFile, holder, locked
 from sppo_operator.validation import parse_manifest
 
 TIME = "2026-01-31T12:00:00Z"
@@ -110,3 +112,37 @@ def test_a_folder_has_one_holder_at_a_time(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):
         pass
+
+
+def test_the_holder_is_known_before_the_file_names_it(tmp_path: Path) -> None:
+    assert holder(tmp_path) is None
+    with locked(tmp_path):
+        (tmp_path / LOCK_FILE).write_text("")
+        assert holder(tmp_path) == os.getpid()
+    assert holder(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("named", "holds"), [("1", False), (str(os.getpid()), True)], ids=["another's", "the holder's"]
+)
+def test_a_lock_on_another_device_counts_only_if_the_file_names_its_process(
+    named: str, holds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path):
+        inode = (tmp_path / LOCK_FILE).stat().st_ino
+        elsewhere = [
+            line.replace(line.split()[5], f"fe:fe:{inode}")
+            for line in LOCKS.read_text().splitlines()
+            if line.endswith(f":{inode} 0 EOF")
+        ]
+        assert elsewhere
+        (tmp_path / LOCK_FILE).write_text(named)
+    (tmp_path / "locks").write_text("\n".join(elsewhere))
+    monkeypatch.setattr(module, "LOCKS", tmp_path / "locks")
+    assert holder(tmp_path) == (os.getpid() if holds else None)
+
+
+def test_without_the_systems_list_nobody_holds_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCKS", tmp_path / "missing")
+    with locked(tmp_path):
+        assert holder(tmp_path) is None
