@@ -32,3 +32,10 @@ def test_notes_name_the_next_commands(helm: Helm, values: Values, lines: list[st
 def test_who_scrapes_already_is_not_told_how_to(helm: Helm) -> None:
     assert "podMonitor.enabled=true" in helm.notes({})
     assert "podMonitor.enabled=true" not in helm.notes({"metrics": {"podMonitor": {"enabled": True}}})
+
+
+def test_alerts_whose_runbooks_cannot_be_opened_are_told(helm: Helm) -> None:
+    rule: Values = {"enabled": True}
+    assert "prometheusRule.runbookBase is empty" in helm.notes({"prometheusRule": rule})
+    for rules in ({"enabled": False}, rule | {"runbookBase": "https://git.example.com/sppo/"}):
+        assert "prometheusRule.runbookBase is empty" not in helm.notes({"prometheusRule": rules})
