@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import pipeline
@@ -21,6 +25,7 @@ from monitoring import fleet, run
 from monitoring.dashboards import FOLDER
 from monitoring.queries import Ask, Span, asks, filled, panels
 
+ROOT = Path(__file__).parents[2]
 MINUTES = 60.0
 RANGE_SECONDS = 10 * MINUTES
 GPU = "test.sppo.dev/gpu"
@@ -181,6 +186,16 @@ def test_a_run_that_fails_by_its_users_fault_raises_its_alert_and_no_other(watch
 def test_the_dashboards_mark_when_alerts_fired(watch: Watch, firing: str) -> None:
     eventually(lambda: _firing(watch), 60)
     eventually(lambda: watch.prometheus.now(filled(firing, watch.variables(BROKEN))), 30)
+
+
+@pytest.mark.parametrize("dashboard", ["run", "fleet"])
+def test_the_preview_draws_a_dashboard_as_its_page_says(watch: Watch, dashboard: str) -> None:
+    variables = (f"namespace={watch.space.name}", f"run={WATCHED}", "operator=.*")
+    command = (sys.executable, "-m", "monitoring.preview", dashboard, watch.prometheus.url, *variables)
+    drawn = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=MINUTES)
+    assert drawn.returncode == 0, drawn.stderr
+    titles = [panel["title"] for panel in panels(json.loads((FOLDER / f"{dashboard}.json").read_text("utf-8")))]
+    assert [title for title in titles if f"<h3>{escape(title)}</h3>" not in drawn.stdout] == []
 
 
 def _firing(watch: Watch) -> list[dict[str, Any]]:
