@@ -17,6 +17,7 @@ from typing import Any, Self
 import aiohttp
 
 from sppo_operator.connection import Login, connect
+from sppo_operator.credentials import Credentials
 from sppo_operator.errors import (
     AlreadyExistsError,
     ApiError,
@@ -25,7 +26,6 @@ from sppo_operator.errors import (
     NotFoundError,
     RefusedError,
     UnavailableError,
-    UserError,
 )
 from sppo_operator.resources import resource_of
 
@@ -34,8 +34,6 @@ CONCURRENT_CALLS = 16
 PAGE_ITEMS = 500
 THROTTLED_TRIES = 4
 LONGEST_THROTTLE_SECONDS = 30.0
-CREDENTIALS_SECONDS = 60.0
-"""How long credentials are used before they are read again: the kubelet rotates the token of a service account."""
 
 ERRORS: Mapping[int, type[ApiError]] = {
     400: RefusedError,
@@ -81,13 +79,9 @@ class Api:
     ) -> None:
         self.calls: Counter[tuple[str, str, int]] = Counter()
         self._observe = observe
-        self._login = login
-        self._clock = clock
+        self._credentials = Credentials(login, clock)
         self._sleep = sleep
         self._slots = asyncio.Semaphore(concurrent_calls)
-        self._connection = login()
-        self._tls = self._connection.tls()
-        self._read_at = clock()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_SECONDS))
@@ -101,18 +95,22 @@ class Api:
     @property
     def namespace(self) -> str:
         """Where the credentials say that names without a namespace are looked up."""
-        return self._connection.namespace
+        return self._credentials.connection.namespace
 
     async def get(self, path: str) -> dict[str, Any]:
         return _object(await self._call("get", "GET", path))
 
-    async def list(self, path: str, selector: str = "", trim: Callable[[Object], Object] = _whole) -> Listing:
+    async def list(
+        self, path: str, selector: str = "", *, fields: str = "", trim: Callable[[Object], Object] = _whole
+    ) -> Listing:
         """All objects of a collection, page by page, with the apiVersion and kind that a watch would show.
 
-        `trim` takes from each what the caller does not need, before the next page comes.
+        `selector` is one of labels, `fields` one of fields. `trim` takes from each what the caller does not need,
+        before the next page comes.
         """
         listing = Listing()
         query = {"limit": str(PAGE_ITEMS)} | ({"labelSelector": selector} if selector else {})
+        query |= {"fieldSelector": fields} if fields else {}
         while True:
             try:
                 page = _object(await self._call("list", "GET", path, query=query))
@@ -152,16 +150,18 @@ class Api:
 
     async def lines(self, path: str, **query: str) -> AsyncIterator[bytes]:
         """The lines of an answer that comes bit by bit and may never end, such as a log that is followed."""
-        self._refresh_credentials()
+        connection = await self._credentials.current()
         try:
             async with self._session.get(
-                self._connection.server + path,
+                connection.server + path,
                 params=query,
-                headers=self._connection.headers(),
-                ssl=self._tls or True,
-                proxy=self._connection.proxy_url,
+                headers=connection.headers(),
+                ssl=self._credentials.tls or True,
+                proxy=connection.proxy_url,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CALL_SECONDS),
             ) as response:
+                if response.status == 401:
+                    self._credentials.refused(connection)
                 if response.status >= 400:
                     raise _error(response.status, await response.read(), f"get {path}")
                 rest = b""
@@ -206,17 +206,17 @@ class Api:
         media_type: str,
     ) -> tuple[int, Mapping[str, str], bytes]:
         status = 0
-        self._refresh_credentials()
+        connection = await self._credentials.current()
         began = time.perf_counter()
         try:
             async with self._session.request(
                 method,
-                self._connection.server + path,
+                connection.server + path,
                 params=query,
                 data=data,
-                headers={**self._connection.headers(), "Content-Type": media_type},
-                ssl=self._tls or True,
-                proxy=self._connection.proxy_url,
+                headers={**connection.headers(), "Content-Type": media_type},
+                ssl=self._credentials.tls or True,
+                proxy=connection.proxy_url,
             ) as response:
                 status = response.status
                 return status, response.headers, await response.read()
@@ -227,19 +227,7 @@ class Api:
             self.calls[verb, resource, status] += 1
             self._observe(verb, resource, status, time.perf_counter() - began)
             if status == 401:
-                self._read_at -= CREDENTIALS_SECONDS
-
-    def _refresh_credentials(self) -> None:
-        if self._clock() < self._read_at + CREDENTIALS_SECONDS:
-            return
-        try:
-            connection = self._login()
-            tls = connection.tls()
-        except UserError as error:
-            raise UnavailableError(str(error), reason="Unauthorized") from error
-        self._read_at = self._clock()
-        if connection != self._connection:
-            self._connection, self._tls = connection, tls
+                self._credentials.refused(connection)
 
 
 def _object(content: bytes) -> dict[str, Any]:
@@ -267,7 +255,7 @@ def _error(status: int, content: bytes, call: str) -> ApiError:
 
 
 def _unanswered(call: str, error: BaseException) -> UnavailableError:
-    return UnavailableError(f"{call}: no answer from the API server: {_cause(error)}", reason="Timeout")
+    return UnavailableError(f"no answer from the API server: {_cause(error)}", call=call, reason="Timeout")
 
 
 def _cause(error: BaseException) -> str:

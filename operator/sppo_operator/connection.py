@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import os
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ class Connection:
     username: str = ""
     password: str = ""
     proxy_url: str | None = None
+    expires: float | None = None
+    """Until when the credentials are good, in seconds since the epoch; None for those of files, which may change."""
 
     def headers(self) -> dict[str, str]:
         if self.token:
@@ -150,7 +154,7 @@ def _from_files(files: list[Path], wanted: str, plugin_seconds: float) -> Connec
         insecure=bool(cluster.get("insecure-skip-tls-verify")),
         certificate=_pem(user, "client-certificate"),
         key=_pem(user, "client-key"),
-        token=user.get("token") or _file(user, "tokenFile").strip(),
+        token=_token(user),
         username=user.get("username") or "",
         password=user.get("password") or "",
         proxy_url=cluster.get("proxy-url"),
@@ -180,6 +184,17 @@ def _file(section: Section, field: str) -> str:
     return Path(section["folder"], path).read_text("utf-8") if path else ""
 
 
+def _token(user: Section) -> str:
+    """A file that can be read comes before the text beside it, as in client-go."""
+    given = user.get("token") or ""
+    try:
+        return _file(user, "tokenFile").strip() or given
+    except OSError:
+        if not given:
+            raise
+        return given
+
+
 def _with_plugin(connection: Connection, user: Section, cluster: Section, seconds: float) -> Connection:
     """The connection with the credentials of a program, such as those of the big clouds."""
     plugin = user["exec"]
@@ -200,6 +215,7 @@ def _with_plugin(connection: Connection, user: Section, cluster: Section, second
             token=status.get("token") or connection.token,
             certificate=status.get("clientCertificateData") or connection.certificate,
             key=status.get("clientKeyData") or connection.key,
+            expires=_seconds(status.get("expirationTimestamp")),
         )
     except FileNotFoundError as error:
         hint = plugin.get("installHint", "").strip() or "install it"
@@ -208,6 +224,11 @@ def _with_plugin(connection: Connection, user: Section, cluster: Section, second
         raise KubeconfigError(
             f"the kubeconfig's program {command} gave no credentials ({error}): run it by hand, or log in again"
         ) from error
+
+
+def _seconds(expiration: str | None) -> float:
+    """A program that names no time is asked again when its credentials are refused."""
+    return datetime.fromisoformat(expiration).timestamp() if expiration else math.inf
 
 
 def _exec_info(plugin: Section, cluster: Section) -> str:

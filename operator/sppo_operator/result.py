@@ -87,7 +87,7 @@ def last_lines(log: str) -> str:
 
 
 def progress_of(line: bytes) -> dict[str, Any] | None:
-    """The progress that a log line reports, if the resource can hold it: logs hold anything, since images are the user's."""
+    """The progress that a log line reports, if the resource can hold it: any image may write anything."""
     if not line.startswith(b'{"progress"'):
         return None
     progress = parsed(line).get("progress")

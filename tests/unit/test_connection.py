@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import shutil
 import ssl
 import sys
@@ -26,7 +27,8 @@ import json, os
 info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
 assert (info["kind"], info["spec"]["interactive"]) == ("ExecCredential", False), info
 token = os.environ["FLAVOUR"] + info["spec"]["cluster"]["server"]
-print(json.dumps({**info, "status": {"token": token}}))
+status = {"token": token, "expirationTimestamp": os.environ.get("EXPIRES")}
+print(json.dumps({**info, "status": status}))
 """
 
 
@@ -92,26 +94,36 @@ def test_credentials_are_read_from_files_beside_the_kubeconfig(home: Path) -> No
     found = connect(kubeconfig=write(home / "conf/config", config("c", user=user, cluster=cluster)))
     assert (found.ca, found.headers()) == ("CA", {"Authorization": "Bearer from a file"})
     assert found.proxy_url == "http://proxy:3128"
+    both = user | {"token": "beside it"}
+    assert connect(kubeconfig=write(home / "conf/both", config("c", user=both))).token == "from a file"
+    gone = {"tokenFile": "gone", "token": "beside it"}
+    assert connect(kubeconfig=write(home / "conf/left", config("c", user=gone))).token == "beside it"
     basic = connect(kubeconfig=write(home / "basic", config("b", user={"username": "me", "password": "pass"})))
     assert base64.b64decode(basic.headers()["Authorization"].removeprefix("Basic ")) == b"me:pass"
     data = {"client-certificate-data": base64.b64encode(b"PEM").decode()}
     assert connect(kubeconfig=write(home / "data", config("d", user=data))).certificate == "PEM"
 
 
-def test_a_program_gives_the_credentials(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("env", "expires"),
+    [({}, math.inf), ({"EXPIRES": "2026-01-31T12:00:00Z"}, 1769860800.0)],
+    ids=["until they are refused", "until a time"],
+)
+def test_a_program_gives_the_credentials(env: dict[str, str], expires: float, home: Path) -> None:
+    given = [{"name": name, "value": value} for name, value in {"FLAVOUR": "sweet ", **env}.items()]
     script = write(home / "plugin.py", PLUGIN)
     user = {
         "exec": {
             "apiVersion": "client.authentication.k8s.io/v1",
             "command": sys.executable,
             "args": [str(script)],
-            "env": [{"name": "FLAVOUR", "value": "sweet "}],
+            "env": given,
             "interactiveMode": "Never",
             "provideClusterInfo": True,
         }
     }
     found = connect(kubeconfig=write(home / "config", config("cloud", user=user)))
-    assert found.token == "sweet https://cloud:6443/"
+    assert (found.token, found.expires) == ("sweet https://cloud:6443/", expires)
 
 
 EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
