@@ -142,9 +142,10 @@ def test_ctrl_c_ends_a_watch(tmp_path: Path) -> None:
         (Answer(403, {"message": FORBIDDEN}), 77, "cannot get resource"),
         (Answer(401, {"message": "Unauthorized"}), 77, "log in to the cluster again"),
         (Answer(500, {"message": "etcd is away"}), 69, "answers 500 (etcd is away): try again later"),
+        (Answer(200, ["hello"]), 69, """error: the API server answered with something else than an object: b'["hello"]': check"""),
         (Answer(0), 69, "check the cluster, or choose another --context"),
     ],
-    ids=["no run", "no CRD", "no right", "no login", "a fault", "no answer"],
+    ids=["no run", "no CRD", "no right", "no login", "a fault", "another server", "no answer"],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["watch", "logs", "describe"])
 def test_what_the_api_server_refuses_is_one_sentence(
@@ -209,6 +210,34 @@ def test_pods_that_are_gone_leave_what_the_status_kept(tmp_path: Path) -> None:
         assert "the status kept of it: prompts.source lacks a column: name it" in told
 
 
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "HUP"],
+)
+def test_a_report_that_is_stopped_leaves_no_pod_and_no_file(
+    number: signal.Signals, status: int, tmp_path: Path
+) -> None:
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.show(ended())
+        cluster.server.admission = lambda pod: pod.update(status={"phase": "Pending"})
+        before = cluster.server.all("pods")
+        process = await cluster.start("report", "demo")
+        assert process.stderr
+        assert (await process.stderr.readline()).startswith(b"Reading curves and answers from the run's claim")
+        while len(cluster.server.all("pods")) == len(before):
+            await asyncio.sleep(0.01)
+        process.send_signal(number)
+        done = await end_of(process)
+        left = [pod for pod in cluster.server.all("pods") if "deletionTimestamp" not in pod["metadata"]]
+        assert len(left) == len(before)
+        return done
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert (done.code, done.out) == (status, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["kubeconfig"]
+
+
 def test_logs_are_followed_from_stage_to_stage(tmp_path: Path) -> None:
     operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
     operator.cluster.logs |= {"demo-i1-score-a1": "scoring\n", "demo-i1-train-a1": "training\n"}
@@ -261,6 +290,18 @@ def test_a_run_that_nobody_has_looked_at(command: str, tmp_path: Path) -> None:
     line: bytes = with_cluster(tmp_path, scenario)
     said = {"watch": b"lab/demo: New\n", "describe": b"No operator has looked at lab/demo in "}
     assert line.startswith(said[command])
+
+
+def test_only_the_events_of_the_run_are_asked_for(tmp_path: Path) -> None:
+    async def scenario(cluster: ServedCluster) -> None:
+        cluster.show(failed(USER_FAULT))
+        done = await cluster.run("describe", "demo")
+        assert "StageFailed" in done.out
+        (query,) = [request.query for request in cluster.server.requests if request.path.endswith("/events")]
+        (run,) = cluster.server.all("spporuns")
+        assert query["fieldSelector"] == f"involvedObject.uid={run['metadata']['uid']}"
+
+    with_cluster(tmp_path, scenario)
 
 
 def test_all_runs_of_all_namespaces_are_watched(tmp_path: Path) -> None:

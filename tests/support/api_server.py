@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from aiohttp import web
@@ -144,7 +145,10 @@ class ApiServer(SimulatedApi):
 
 
 def _selected(request: web.BaseRequest, item: Object) -> bool:
-    """Whether the object has what the selector asks for: `label`, or `label=value`."""
+    """Whether the object has what the selectors ask for: `label` or `label=value`, and `a.field=value`."""
+    field, _, wanted = request.query.get("fieldSelector", "").partition("=")
+    if field and reduce(lambda part, name: part.get(name, {}), field.split("."), item) != wanted:
+        return False
     label, equals, value = request.query.get("labelSelector", "").partition("=")
     labels = item["metadata"].get("labels", {})
     return not label or (labels.get(label) == value if equals else label in labels)

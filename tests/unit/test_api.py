@@ -11,14 +11,17 @@ from api_server import Answer, ApiServer
 from sppo_operator import api as module
 from sppo_operator import resources
 from sppo_operator.api import Api
+from sppo_operator.commands.cluster import explained
 from sppo_operator.connection import Connection
 from sppo_operator.errors import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
     ForbiddenError,
+    KubeconfigError,
     NotFoundError,
     RefusedError,
+    RightsError,
     UnavailableError,
 )
 
@@ -229,6 +232,27 @@ def test_credentials_are_read_again() -> None:
             return [request.headers["Authorization"] for request in server.requests]
 
     assert asyncio.run(scenario()) == ["Bearer a", "Bearer a", "Bearer b", "Bearer b", "Bearer c"]
+
+
+def test_a_program_that_gives_no_credentials_is_told_in_its_own_words() -> None:
+    """It is no API server that gave no answer."""
+    clock = [0.0]
+
+    async def scenario() -> None:
+        async with ApiServer().served() as server:
+
+            def login() -> Connection:
+                if clock[0]:
+                    raise KubeconfigError("the kubeconfig's program cloud gave no credentials (exit 1): log in again")
+                return server.login()
+
+            async with Api(login, clock=lambda: clock[0]) as api:
+                clock[0] = 100.0
+                with pytest.raises(RightsError) as caught, explained("runs"):
+                    await api.list(resources.runs())
+                assert str(caught.value) == "the kubeconfig's program cloud gave no credentials (exit 1): log in again"
+
+    asyncio.run(scenario())
 
 
 def test_a_log_is_text() -> None:

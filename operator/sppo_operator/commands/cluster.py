@@ -77,9 +77,8 @@ class ClusterSource(Asking, Source):
     async def events(self) -> list[Object]:
         uid = (await self.resource())["metadata"]["uid"]
         with explained("Events"):
-            found = await self.api.list(resources.events(self.namespace))
-        mine = [event for event in found if event.get("involvedObject", {}).get("uid") == uid]
-        return sorted(mine, key=event_time)
+            found = await self.api.list(resources.events(self.namespace), fields=f"involvedObject.uid={uid}")
+        return sorted(found, key=event_time)
 
     async def material(self, resource: Resource, say: Callable[[str], object]) -> Material:
         return await fetch(self.api, resource, say)
@@ -152,12 +151,12 @@ def explained(what: str, others: str = "") -> Iterator[None]:
     except ApiError as error:
         if error.status == 401:
             raise RightsError("the API server does not accept the credentials: log in to the cluster again") from error
+        if error.reason == "Unauthorized":  # no credentials to ask with; it names the remedy
+            raise RightsError(error.message) from error
+        why = one_line(error.message, QUOTED_CHARACTERS)
         if error.status:
-            cause = f"the API server answers {error.status} ({one_line(error.message, QUOTED_CHARACTERS)})"
-            raise ServerError(cause, "try again later") from error
-        why = one_line(error.message.rpartition("no answer from the API server: ")[2], QUOTED_CHARACTERS)
-        remedy = "check the cluster, or choose another --context"
-        raise ServerError(f"no answer from the API server at {why}", remedy) from error
+            raise ServerError(f"the API server answers {error.status} ({why})", "try again later") from error
+        raise ServerError(why, "check the cluster, or choose another --context") from error
 
 
 def explaining(pods: list[Object], message: str) -> list[Object]:
