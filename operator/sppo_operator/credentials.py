@@ -27,6 +27,7 @@ class Credentials:
         self._login = login
         self._clock = clock
         self._now = now
+        self._read_at = self._renew_at = self._good_until = clock()
         self._task: asyncio.Task[UserError | None] | None = None
         connection = login()
         self._use(connection, connection.tls())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,36 @@ def test_pods_that_are_gone_leave_what_the_status_kept(tmp_path: Path) -> None:
         told = " ".join((done.err + done.out).split())
         assert "no pod of Job demo-i1-score-a1 is left: finished Jobs are removed after 86400 s" in told
         assert "the status kept of it: prompts.source lacks a column: name it" in told
+
+
+def test_a_log_is_followed_through_a_cut_and_into_the_pod_that_comes_next(tmp_path: Path) -> None:
+    operator = SimulatedOperator(iterations=1, evaluation={"parallel": False})
+    operator.cluster.logs["demo-i1-score-a1"] = "one\ntwo\nthree\n"
+    operator.steps(lambda: operator.at_work("score"))
+
+    async def scenario(cluster: ServedCluster) -> Done:
+        cluster.show(operator)
+        process = await cluster.start("logs", "demo", "-f")
+        assert process.stdout
+        shown = [await process.stdout.readline() for _ in range(3)]  # and its end, as of a proxy that cuts it
+        (pod,) = [pod for pod in cluster.server.all("pods") if pod["metadata"]["name"].startswith("demo-i1-score")]
+        name = pod["metadata"]["name"]
+        cluster.server.logs[name] += "four\nfive\n"
+        shown += [await process.stdout.readline() for _ in range(2)]
+        cluster.server.change(pod, "status", phase="Failed")
+        cluster.server.now += timedelta(minutes=10)
+        cluster.server.logs["again"] = "from its start\n"
+        later = {**pod["metadata"], "name": "again"}
+        cluster.server.add("pods", {**pod, "metadata": later})
+        shown.append(await process.stdout.readline())
+        process.terminate()
+        done = await end_of(process)
+        return done._replace(out=b"".join(shown).decode() + done.out)
+
+    done: Done = with_cluster(tmp_path, scenario)
+    assert done.out == "one\ntwo\nthree\nfour\nfive\nfrom its start\n"
+    pods = [line.partition(": pod ")[2].split()[0] for line in done.err.splitlines()]
+    assert (len(pods), pods[-1]) == (2, "again")
 
 
 @pytest.mark.parametrize(

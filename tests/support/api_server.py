@@ -100,7 +100,7 @@ class ApiServer(SimulatedApi):
         if not at.name and "watch" in request.query:
             return await self._watch(request, at)
         if at.part == "log":
-            return web.Response(text=await self.text(request.path, **request.query))
+            return web.Response(text=_since(await self.text(request.path, **request.query), request.query))
         return web.json_response(await self.get(request.path) if at.name else self._list(request, at))
 
     async def _write(self, request: web.BaseRequest) -> Object | None:
@@ -142,6 +142,15 @@ class ApiServer(SimulatedApi):
                     if _selected(request, item):
                         await response.write(json.dumps({"type": change, "object": item}).encode() + b"\n")
             await self._news.wait()
+
+
+def _since(log: str, query: Mapping[str, str]) -> str:
+    """As a kubelet shows it; every line was written half a second after the one before."""
+    if "timestamps" not in query:
+        return log
+    lines = [f"2026-01-31T12:00:{n / 2:012.9f}Z {line}" for n, line in enumerate(log.splitlines(keepends=True))]
+    since = query.get("sinceTime", "").partition(".")[0]  # the API server cuts it to seconds
+    return "".join(line for line in lines if line.partition(".")[0] >= since)
 
 
 def _selected(request: web.BaseRequest, item: Object) -> bool:

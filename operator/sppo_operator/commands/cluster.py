@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from sppo_operator.errors import (
     ServerError,
 )
 from sppo_operator.jobs import CONTAINER
-from sppo_operator.objects import one_line, phase_of, stage_state
+from sppo_operator.objects import has_ended, one_line, phase_of, stage_state
 from sppo_operator.result import parsed
 from sppo_operator.results import Material
 from sppo_operator.spec import Run
@@ -31,6 +32,8 @@ from sppo_operator.status import records_of
 from sppo_operator.target import ClusterOptions, ClusterTarget
 
 QUOTED_CHARACTERS = 240
+STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\S+) ")
+"""What `timestamps` puts before a line: always as long, so that texts compare as times do."""
 
 
 class Asking:
@@ -66,13 +69,29 @@ class ClusterSource(Asking, Source):
     async def log(self, wanted: Wanted) -> Log:
         resource = await self.resource()
         job = Run.of(resource).job_name(wanted.step, wanted.attempt)
-        with explained("pods"):
-            found = await self.api.list(resources.pods(self.namespace), f"{resources.JOB_LABEL}={job}")
-        pods = [pod for pod in found if wanted.worker in (None, worker_of(pod))]
+        pods = [pod for pod in await self._pods(job) if wanted.worker in (None, worker_of(pod))]
         if not pods:
             raise MissingError(_gone(resource, job, wanted))
         chosen, *others = explaining(pods, _message(resource, wanted))
         return PodLog(self.api, chosen, tuple(map(_title, others)))
+
+    async def log_after(self, wanted: Wanted, log: Log) -> Log | None:
+        """That of the pod in whose place this one's came, or what this one wrote after its log was cut off."""
+        assert isinstance(log, PodLog), "the logs of a cluster are pods'"
+        before = log.pod
+        pods = await self._pods(before["metadata"]["labels"][resources.JOB_LABEL])
+        same = [pod for pod in pods if worker_of(pod) == worker_of(before) and _created(pod) >= _created(before)]
+        newest = max(same, key=_created, default=None)
+        if newest is None:
+            return None
+        if newest["metadata"]["uid"] != before["metadata"]["uid"]:
+            return PodLog(self.api, newest, ())
+        log.pod = newest
+        return None if has_ended(before) else log
+
+    async def _pods(self, job: str) -> list[Object]:
+        with explained("pods"):
+            return await self.api.list(resources.pods(self.namespace), f"{resources.JOB_LABEL}={job}")
 
     async def events(self) -> list[Object]:
         uid = (await self.resource())["metadata"]["uid"]
@@ -103,18 +122,30 @@ class PodLog(Log):
     def __init__(self, api: Api, pod: Object, others: tuple[str, ...]) -> None:
         self.title = _title(pod)
         self.others = others
+        self.pod = pod
+        """As it was before its log was read."""
         self._api = api
-        self._pod = pod
+        self._newest = b""
+        """When the newest line was written."""
 
     async def lines(self, *, follow: bool, tail: int | None = None) -> AsyncIterator[bytes]:
-        metadata = self._pod["metadata"]
+        """Asked again, those that came since."""
+        metadata = self.pod["metadata"]
         path = resources.pod_log(metadata["namespace"], metadata["name"])
-        query = {"container": CONTAINER} | ({"follow": "true"} if follow else {})
-        query |= {} if tail is None else {"tailLines": str(tail)}
+        query = {"container": CONTAINER} | ({"follow": "true", "timestamps": "true"} if follow else {})
+        if self._newest:
+            query["sinceTime"] = self._newest.decode()
+        elif tail is not None:
+            query["tailLines"] = str(tail)
         with explained(f"the log of {self.title}"):
             try:
                 async for line in self._api.lines(path, **query):
-                    yield line
+                    stamp = STAMP.match(line) if follow else None
+                    if stamp is None:
+                        yield line
+                    elif stamp[1] > self._newest:  # sinceTime goes by whole seconds
+                        self._newest = stamp[1]
+                        yield line[stamp.end() :]
             except RefusedError as error:
                 why = one_line(error.message, QUOTED_CHARACTERS)
                 raise NotStartedError(f"{self.title} has no log yet ({why})", "try again, or with --follow") from error
@@ -172,12 +203,16 @@ def explaining(pods: list[Object], message: str) -> list[Object]:
         failed = phase_of(pod) == "Failed"
         return (not spoke, not failed, str(ended.get("finishedAt", "")) if failed else "", worker_of(pod))
 
-    newest_first = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
+    newest_first = sorted(pods, key=_created, reverse=True)
     return sorted(newest_first, key=key)
 
 
 def worker_of(pod: Mapping[str, Any]) -> int:
     return int(pod["metadata"].get("annotations", {}).get(resources.INDEX_ANNOTATION, 0))
+
+
+def _created(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["creationTimestamp"])
 
 
 def event_time(event: Mapping[str, Any]) -> str:

@@ -56,6 +56,10 @@ class Source(ABC):
     async def log(self, wanted: Wanted) -> Log:
         """The log that explains the attempt best. Raises MissingError if nothing is left of it."""
 
+    async def log_after(self, wanted: Wanted, log: Log) -> Log | None:
+        """Where the attempt goes on after this log ended: another one, or the same if that may have more."""
+        return None
+
     @abstractmethod
     async def events(self) -> list[Object]:
         """The newest Events about the run, oldest first."""

@@ -36,31 +36,49 @@ class LogOptions:
 
 async def show_logs(source: Source, options: LogOptions, out: TextIO) -> int:
     """Print it; with `follow` also those of the stages that come after it, until the run or the named stage ends."""
+    if options.follow:
+        return await _follow(source, options, out)
     resource = await source.resource()
     wanted = _wanted(resource, options)
-    if not options.follow:
-        if wanted is None:
-            raise MissingError(_nothing(resource, options))
-        await _print(await source.log(wanted), options, out, wanted)
-        return 0
-    shown: set[Wanted] = set()
+    if wanted is None:
+        raise MissingError(_nothing(resource, options))
+    log = await source.log(wanted)
+    _introduce(log, wanted)
+    await _print(log, options, out)
+    return 0
+
+
+async def _follow(source: Source, options: LogOptions, out: TextIO) -> int:
+    shown: dict[Wanted, Log] = {}
+    read: set[Wanted] = set()
+    complete: set[Wanted] = set()
     while True:
-        if wanted and wanted not in shown:
-            try:
-                await _print(await source.log(wanted), options, out, wanted)
-                shown.add(wanted)
-            except (NotStartedError, MissingError):  # its pod comes in a moment, unless it is over
-                if _is_over(resource, wanted):
-                    raise
-                await asyncio.sleep(WAIT_SECONDS)
-        elif _nothing_follows(source, resource, options, wanted):
-            if not shown:
-                raise MissingError(_nothing(resource, options))
-            return 0
-        else:
-            await asyncio.sleep(WAIT_SECONDS)
         resource = await source.resource()
         wanted = _wanted(resource, options)
+        if wanted is None or wanted in complete:
+            if _nothing_follows(source, resource, options, wanted):
+                if not shown:
+                    raise MissingError(_nothing(resource, options))
+                return 0
+            await asyncio.sleep(WAIT_SECONDS)
+            continue
+        over = _is_over(source, resource, wanted)  # asked before its log: then nothing is missed
+        try:
+            last = shown.get(wanted)
+            log = await source.log_after(wanted, last) if last else await source.log(wanted)
+            if log and log is not last:
+                _introduce(log, wanted)
+                shown[wanted] = log
+            if log:
+                await _print(log, options, out)
+                read.add(wanted)
+        except (NotStartedError, MissingError):  # its pod comes in a moment, unless it is over
+            if over and wanted not in read:
+                raise
+        if over:
+            complete.add(wanted)
+        else:
+            await asyncio.sleep(WAIT_SECONDS)
 
 
 def _wanted(resource: Resource, options: LogOptions) -> Wanted | None:
@@ -75,8 +93,10 @@ def _wanted(resource: Resource, options: LogOptions) -> Wanted | None:
     return Wanted(step=step, attempt=attempt, worker=options.worker)
 
 
-def _is_over(resource: Resource, wanted: Wanted) -> bool:
+def _is_over(source: Source, resource: Resource, wanted: Wanted) -> bool:
     record = shown_records(resource)[wanted.step]
+    if has_ended(resource) or source.stopped(resource):
+        return True
     return record.attempts.made > wanted.attempt or record.attempts.last is not Outcome.RUNNING
 
 
@@ -95,10 +115,13 @@ def _nothing(resource: Resource, options: LogOptions) -> str:
     return f"there is no log of {asked}: started are {started or 'none'}, and older iterations keep their results only"
 
 
-async def _print(log: Log, options: LogOptions, out: TextIO, wanted: Wanted) -> None:
+def _introduce(log: Log, wanted: Wanted) -> None:
     say(f"==> {wanted.step}, attempt {wanted.attempt}: {log.title}")
     if log.others:
         say(f"    also there: {'; '.join(log.others)} (choose with --worker)")
+
+
+async def _print(log: Log, options: LogOptions, out: TextIO) -> None:
     async for line in readable(log.lines(follow=options.follow, tail=options.tail), raw=options.raw):
         out.write(f"{line}\n")
         if options.follow:
