@@ -8,7 +8,7 @@ from pathlib import Path
 
 import forms
 import pytest
-from documents import Block, anchors, blocks, links
+from documents import Block, anchors, begins, blocks, inline_commands, links, parts
 from shell_session import Session
 
 
@@ -64,6 +64,8 @@ WRONG = {
     "a value that the chart does not have": "helm install x charts/sppo-operator --set image.repo=x",
     "a file that is not there": "kubectl apply -f manifests/examples/none.yaml",
     "an option that sppo does not have": ".venv/bin/sppo run x.yaml --workspce .demo",
+    "a module that is not there": ".venv/bin/python -m monitoring.previw run",
+    "a script that is not there": "python docs/tuning/spred.py .demo",
     "an unknown program": "frobnicate",
 }
 
@@ -72,6 +74,28 @@ WRONG = {
 def test_a_wrong_form_is_found(command: str) -> None:
     with pytest.raises(AssertionError):
         forms.check(command)
+
+
+@pytest.mark.parametrize("command", ["helm install x", "sppo run x", "make demo", ".venv/bin/x y", "python -m a.b"])
+def test_commands_within_sentences_are_found(tmp_path: Path, command: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"A `word`, `makeshift work` and the command\n`{command}`.\n")
+    assert inline_commands(page) == [command]
+
+
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [
+        ("sppo describe NAME", True),
+        ("sppo describe", True),
+        ("sppo describe demo --plain", False),
+        ("sppo describe other", False),
+        ("sppo watch", False),
+    ],
+)
+def test_a_command_within_a_sentence_is_run_if_a_block_begins_with_it(said: str, same: bool) -> None:
+    [_, done, _] = parts(block("$ true && .venv/bin/sppo describe demo | cat"))
+    assert begins(done, said) is same
 
 
 def test_a_page_is_read_as_github_reads_it(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The pages of the documentation: their blocks of commands, how each is verified, and their links.
 
-`python tests/support/documents.py` writes the table of docs/README.md that lists what no test runs.
-CONTRIBUTING.md explains the markers.
+`python tests/support/documents.py` writes the table of docs/README.md that lists what no page's test runs.
+docs/README.md explains the markers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,28 @@ SHELL = {"console", "sh"}
 MARKER = re.compile(r"<!-- test: (?P<kind>laptop|node|form)(?:, until (?P<until>.+?)|(?P<reason> .+?))? -->")
 INSTALLED = "<!-- page: installed -->"
 INDEX = ROOT / "docs/README.md"
+NAMED = re.compile(r"`((?:(?:kubectl|helm|make|docker|kind|git|sppo|pytest|python3?) |\.venv/bin/\S+ )[^`]+)`")
+"""A command within a sentence: code that starts with the name of a program and says what it is to do."""
+STANDS_FOR = re.compile(r"[A-Z]{3,}")
+"""A word that a reader replaces, in a command within a sentence."""
+NOT_RUN = {
+    "make faults": "it kills stages for an hour",
+    "make sbom": "it needs docker",
+    "make scan": "it asks a database on the network",
+    "make lock": "it asks the package registry",
+    ".venv/bin/python -m monitoring.preview": "tests/cluster/test_monitoring.py runs it against a Prometheus",
+    "python -m sppo_operator.main --help": "the operator's container runs it, and tests with it, without --help",
+    "kubectl get sppo -n team-a": "no test machine has GPUs",
+    "kubectl sppo watch mistral-7b -n team-a": "no test machine has GPUs",
+    "kubectl sppo logs demo --previous": "no attempt of that run failed",
+    "kubectl logs --previous": "no container was restarted",
+    "kubectl describe pvc": "it is for a run that is stuck, and this one is not",
+    "kubectl describe job": "it is for a run that is stuck, and this one is not",
+    "kubectl describe node": "it is for a run that is stuck, and this one is not",
+    "kubectl describe workload": "it needs Kueue",
+    "kubectl get endpointslices -n default": "its answer is that of your cluster",
+}
+"""Commands within sentences that no block runs in any form, and why."""
 LIST = re.compile(r"(?<=<!-- list: begin -->\n).*(?=<!-- list: end -->)", re.DOTALL)
 
 
@@ -69,8 +91,9 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """All that users read; only the first three sorts may hold commands without a marker being wrong elsewhere."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "charts").glob("*/README.md"))]
+    """All that readers follow step by step."""
+    first = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    return [*first, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "charts").glob("*/README.md"))]
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -93,47 +116,73 @@ def shell_blocks(page: Path, kind: str = "") -> list[Block]:
 
 
 def listed() -> str:
-    """The table of what no test runs, for docs/README.md."""
+    """The table of what no page's test runs, for docs/README.md."""
     rows = [
-        f"| [{page.relative_to(ROOT)}]({link(page)}) | `{command.replace('|', chr(92) + '|')}` | {block.reason} |"
+        f"| [{page.relative_to(ROOT)}]({link(page)}) | `{command.replace('|', chr(92) + '|')}` | {why} |"
         for page in pages()
-        for block in shell_blocks(page, "form")
-        for command in block.commands
+        for command, why in not_run(page).items()
     ]
     return "\n".join(["| page | command | why not |", "|---|---|---|", *rows]) + "\n"
+
+
+def not_run(page: Path) -> dict[str, str]:
+    """The page's commands whose form alone is checked, and why; one within a sentence may stand in a block elsewhere."""
+    blocked = {command: block.reason for block in shell_blocks(page, "form") for command in block.commands}
+    formed = [part for page in pages() for block in shell_blocks(page, "form") for part in parts(block)]
+    done = [part for page in pages() for block in shell_blocks(page) if block.kind != "form" for part in parts(block)]
+    named = {command for command in inline_commands(page) if not any(begins(part, command) for part in done + formed)}
+    return blocked | {command: NOT_RUN.get(command, "") for command in sorted(named)}
+
+
+def parts(block: Block) -> list[list[str]]:
+    """The words of each command, pipes and sequences taken apart."""
+    return [words(part) for command in block.commands for part in re.split(r" (?:&&|\|\|?) |; |<\(", command)]
+
+
+def words(command: str) -> list[str]:
+    return command.removeprefix(".venv/bin/").split()
+
+
+def begins(done: list[str], command: str) -> bool:
+    """Whether what was done is this command, perhaps with more arguments; NAME in a sentence stands for any word."""
+    said = words(command)
+    patterns = [STANDS_FOR.sub(r"\\S+", re.escape(word)) for word in said]
+    return len(said) <= len(done) and all(map(re.fullmatch, patterns, done[: len(said)]))
 
 
 def link(page: Path) -> str:
     return page.name if page.parent == INDEX.parent else f"../{page.relative_to(ROOT)}"
 
 
-def prose(page: Path) -> str:
-    """The page without blocks, code and comments, line by line."""
-    text = re.sub(r"^ *(`{3,}).*?^ *\1 *$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+def prose(text: str) -> str:
+    """Without blocks and comments."""
+    text = re.sub(r"^ *(`{3,}).*?^ *\1 *$", "", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
 
 
 def links(page: Path) -> list[str]:
     """Targets of links and pictures."""
-    text = re.sub(r"`[^`\n]*`", "", prose(page))
+    text = re.sub(r"`[^`\n]*`", "", prose(page.read_text("utf-8")))
     return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href|srcset)=\"([^\"]+)\"", text)
 
 
 def inline_commands(page: Path) -> list[str]:
-    """Commands within sentences: code that starts with the name of a program and says what it is to do."""
-    return re.findall(r"`((?:kubectl|helm|make|docker|kind|sppo) [^`]+)`", " ".join(prose(page).split()))
+    """Commands within sentences; the generated table is none."""
+    written = LIST.sub("", page.read_text("utf-8"))
+    return NAMED.findall(" ".join(prose(written).split()))
 
 
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to headings, and those of <a id="...">."""
     found: dict[str, int] = {}
-    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
+    written = prose(page.read_text("utf-8"))
+    for heading in re.findall(r"^#+ (.+)$", written, re.MULTILINE):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").replace("*", "")
         slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
         found[slug] = found.get(slug, -1) + 1
         if found[slug]:
             found[f"{slug}-{found[slug]}"] = 0
-    return found.keys() | set(re.findall(r'<a id="([^"]+)"', prose(page)))
+    return found.keys() | set(re.findall(r'<a id="([^"]+)"', written))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ VALUES = ROOT / "charts/sppo-operator/values.yaml"
 def check(command: str) -> None:
     """Raises AssertionError, which says what is wrong with the command."""
     for part in re.split(r" (?:&&|\|\|?) ", command):
-        words = shlex.split(re.sub(r"\s*[<>] *\S+", "", part))
+        words = shlex.split(re.sub(r"\s+\d?[<>] *\S+", "", part))
         while words and re.fullmatch(r"\w+=.*", words[0]):
             words.pop(0)
         program = Path(words[0]).name
@@ -122,7 +122,11 @@ def git(words: list[str]) -> None:
 
 
 def python(words: list[str]) -> None:
+    """Files and modules exist; a module is looked for where it lies in this tree."""
     assert all((ROOT / word).exists() for word in words if word.endswith(".py")), words
+    for name in options(words, "-m"):
+        path = Path(*name.replace("<stage>", "train").split(".")).with_suffix(".py")
+        assert any((ROOT / folder / path).exists() for folder in ("", "operator", "trainer")), f"no module {name}"
 
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
