@@ -14,6 +14,7 @@ import os
 import shlex
 import urllib.parse
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,21 @@ def _names(options: ClusterOptions, path_of: Any) -> list[str]:
 
 def _get(connection: Connection, path: str) -> Any:
     url = urllib.parse.urlsplit(connection.server)
-    host, tls = url.netloc, connection.tls()
+    with closing(_client(connection, url.netloc)) as client:
+        client.request("GET", f"{url.path}{path}?limit=500", headers={**connection.headers(), "Accept": NAMES_ONLY})
+        return json.loads(client.getresponse().read())
+
+
+def _client(connection: Connection, host: str) -> http.client.HTTPConnection:
+    """Never past a proxy: raises ValueError for one that http.client cannot go through."""
+    proxy = urllib.parse.urlsplit(connection.proxy_url or "")
+    if proxy.netloc and (proxy.scheme != "http" or proxy.username):
+        raise ValueError(f"a proxy of another kind: {proxy.scheme}")
     client: http.client.HTTPConnection
-    if tls:
-        client = http.client.HTTPSConnection(host, timeout=SECONDS, context=tls)
+    if tls := connection.tls():
+        client = http.client.HTTPSConnection(proxy.netloc or host, timeout=SECONDS, context=tls)
     else:
-        client = http.client.HTTPConnection(host, timeout=SECONDS)
-    client.request("GET", f"{url.path}{path}?limit=500", headers={**connection.headers(), "Accept": NAMES_ONLY})
-    return json.loads(client.getresponse().read())
+        client = http.client.HTTPConnection(proxy.netloc or host, timeout=SECONDS)
+    if proxy.netloc:
+        client.set_tunnel(host)
+    return client
