@@ -36,6 +36,8 @@ from sppo_operator.facts import Record, Records, in_order, seconds_between, time
 from sppo_operator.summary import duration
 
 POLL_SECONDS = 2.0
+REST = 10.0
+"""How much longer than a list of all runs takes the next one is waited for."""
 DRAW_SECONDS = 0.25
 COLUMNS = ["name", "phase", "iteration", "stage", "progress", "left", "win rate", "age"]
 WIDE_COLUMNS = 96
@@ -148,26 +150,32 @@ def _conclude(source: Source, view: View, resource: Resource) -> int:
 
 
 async def watch_all(runs: Runs, view: View, *, everywhere: bool) -> int:
-    """Show all runs until Ctrl-C."""
+    """Show all runs until Ctrl-C; where their list takes long, it is asked for more rarely."""
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
     found = await runs.list()
     said: dict[tuple[str, str], str] = {}
     notes: list[Note] = []
     with view.shown():
         while True:
+            pause = max(POLL_SECONDS, REST * (loop.time() - asked))
             if isinstance(view, LiveView):
-                await _draw(view, found, notes, everywhere=everywhere)
+                await _draw(view, found, notes, pause, everywhere=everywhere)
             else:
                 said = _say_changes(view, found, said)
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(pause)
+            asked = loop.time()
             try:
                 found, notes = await runs.list(), []
             except (ServerError, RightsError) as error:
                 notes = [_trying_again(error)]
 
 
-async def _draw(view: LiveView, found: list[dict[str, Any]], notes: list[Note], *, everywhere: bool) -> None:
+async def _draw(
+    view: LiveView, found: list[dict[str, Any]], notes: list[Note], seconds: float, *, everywhere: bool
+) -> None:
     loop = asyncio.get_running_loop()
-    until = loop.time() + POLL_SECONDS
+    until = loop.time() + seconds
     while loop.time() < until:
         view.draw(runs_table(found, notes, view.console.width, everywhere=everywhere))
         await asyncio.sleep(DRAW_SECONDS)
