@@ -89,3 +89,29 @@ def with_cluster(folder: Path, scenario: Callable[[ServedCluster], Awaitable[Any
             return await scenario(cluster)
 
     return asyncio.run(inside())
+
+
+def ended(**spec: Any) -> SimulatedOperator:
+    operator = SimulatedOperator(iterations=1, **spec)
+    operator.finish()
+    return operator
+
+
+def failed(*behaviour: Any) -> SimulatedOperator:
+    operator = SimulatedOperator(iterations=1, retries={"limit": 1})
+    operator.cluster.script["score 1"] = list(behaviour)
+    operator.settle()
+    return operator
+
+
+def ask(folder: Path, operator: SimulatedOperator | None, *arguments: str, **logs: str) -> Done:
+    """What the command says about what the operator came to; `logs` are those of Jobs, `_` for `-`."""
+
+    async def scenario(cluster: ServedCluster) -> Done:
+        if operator:
+            operator.cluster.logs |= {f"demo-{job.replace('_', '-')}": text for job, text in logs.items()}
+            cluster.show(operator)
+        return await cluster.run(*arguments)
+
+    done: Done = with_cluster(folder, scenario)
+    return done
