@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -232,6 +233,25 @@ def test_credentials_are_read_again() -> None:
             return [request.headers["Authorization"] for request in server.requests]
 
     assert asyncio.run(scenario()) == ["Bearer a", "Bearer a", "Bearer b", "Bearer b", "Bearer c"]
+
+
+def test_a_log_that_was_refused_is_asked_for_with_other_credentials() -> None:
+    tokens, clock = iter("ab"), [0.0]
+
+    async def scenario() -> list[str]:
+        async with ApiServer().served() as server:
+
+            def login() -> Connection:
+                return Connection(server=server.url, token=next(tokens), expires=math.inf)
+
+            async with Api(login, clock=lambda: clock[0]) as api:
+                for clock[0], status in [(500, 401), (501, 404)]:
+                    server.answers.append(Answer(status))
+                    with pytest.raises(ApiError):
+                        await anext(api.lines(resources.pod_log("lab", "p")))
+            return [request.headers["Authorization"] for request in server.requests]
+
+    assert asyncio.run(scenario()) == ["Bearer a", "Bearer b"]
 
 
 def test_a_program_that_gives_no_credentials_is_told_in_its_own_words() -> None:
