@@ -6,8 +6,10 @@ reads as `kubectl apply` prints it. Ratcheting is left out: it only matters for 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -26,6 +28,7 @@ from sppo_operator.schema import (
 )
 
 KIND, GROUP, VERSION = "SPPORun", "sppo.dev", "v1alpha1"
+MAX_NODES = 100_000
 UNCHECKED = Cause(
     field="<nil>",
     message="Invalid value: null: some validation rules were not checked because the object was invalid; "
@@ -64,7 +67,7 @@ def parse_manifest(text: str) -> dict[str, Any]:
 
 
 def parse_documents(text: str) -> list[dict[str, Any]]:
-    """The objects of a YAML text, of any kind; raises InvalidResource."""
+    """The objects of a YAML text, of any kind; those of a List one by one. Raises InvalidResource."""
     try:
         documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
         json.dumps(documents)  # as kubectl does: dates, bytes and anchors within themselves have no place in JSON
@@ -79,21 +82,43 @@ def parse_documents(text: str) -> list[dict[str, Any]]:
         raise InvalidResource(
             f"the manifest has a value that is no JSON ({error}): remove its tag or anchor"
         ) from error
-    for manifest in documents:
+    manifests = [manifest for document in documents for manifest in _listed(document)]
+    for manifest in manifests:
         if not isinstance(manifest, dict):
             raise InvalidResource(
                 f"the manifest is {shown(manifest)[:60]}: give a mapping with apiVersion, kind and spec"
             )
-    return documents
+    return manifests
+
+
+def _listed(document: Any) -> list[Any]:
+    """The items of a List, such as `kubectl get -o yaml` gives; of anything else itself."""
+    if isinstance(document, dict) and str(document.get("kind")).endswith("List"):
+        items = document.get("items")
+        return items if isinstance(items, list) else [document]
+    return [document]
 
 
 def check_kind(manifest: dict[str, Any]) -> None:
-    """Raises InvalidResource if it is no SPPORun of the version that there is."""
+    """Raises InvalidResource if kubectl would not send it as an SPPORun of the version that there is."""
     kind, version = manifest.get("kind"), manifest.get("apiVersion")
+    remedy = f"use kind {KIND} and apiVersion {GROUP}/{VERSION}"
+    for field in ("apiVersion", "kind"):
+        if not manifest.get(field):
+            raise InvalidResource(f"{field} not set: {remedy}")
     if (kind, version) != (KIND, f"{GROUP}/{VERSION}"):
+        raise InvalidResource(f'no matches for kind "{kind}" in version "{version}": {remedy}')
+    metadata = manifest.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("generateName") and not metadata.get("name"):
         raise InvalidResource(
-            f'no matches for kind "{kind}" in version "{version}": use kind {KIND} and apiVersion {GROUP}/{VERSION}'
+            f"from {metadata['generateName']}: cannot use generate name with apply: give metadata.name"
         )
+
+
+def _parts(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return itertools.chain.from_iterable(node.value)
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
 
 
 class _Loader(yaml.SafeLoader):
@@ -101,6 +126,24 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - the base class declares it so; filled in below
     bool_values = yaml.SafeLoader.bool_values | {"y": True, "n": False}
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.composed = 0
+        self.sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As the base class, but no more than MAX_NODES, aliases written out: they can grow without end."""
+        node = super().compose_node(parent, index)
+        assert node is not None, "only called where there is one"
+        self.composed += 1
+        if node not in self.sizes:
+            self.sizes[node] = 1 + sum(self.sizes.get(part, 0) for part in _parts(node))
+        if max(self.composed, self.sizes[node]) > MAX_NODES:
+            raise InvalidResource(
+                f"the manifest has more than {MAX_NODES} values with its aliases written out: split it"
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -140,8 +183,6 @@ def _check_decoding(manifest: dict[str, Any]) -> None:
         if not unknown:
             return
         problem = "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown)
-    else:
-        problem = f"json: {problem}"
     raise InvalidResource(f'{KIND} in version "{VERSION}" cannot be handled as a {KIND}: {problem}')
 
 

@@ -15,7 +15,7 @@ from manifest_table import GOOD, TABLE, merged, refusal
 from sppo_operator import cel
 from sppo_operator.errors import InvalidResource
 from sppo_operator.schema import Schema, spporun_schema
-from sppo_operator.validation import admit, parse_manifest
+from sppo_operator.validation import admit, parse_documents, parse_manifest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "manifests" / "examples").glob("*.yaml"))
@@ -140,6 +140,48 @@ NO_JSON = {
 def test_yaml_that_is_no_json_is_refused(text: str, said: str) -> None:
     with pytest.raises(InvalidResource, match=said):
         parse_manifest(text)
+
+
+def growing(levels: int, item: str) -> str:
+    """Ten times as many values with every level, if aliases are written out."""
+    lines = [f"a{level}: &a{level} {item.format(level - 1)}" for level in range(1, levels + 1)]
+    return "\n".join(["a0: &a0 {k: v}", *lines])
+
+
+ENDLESS = {
+    "lists of lists": growing(9, "[*a{0}" + ", *a{0}" * 9 + "]"),
+    "mappings merged": growing(9, "{{<<: [*a{0}" + ", *a{0}" * 9 + "]}}"),
+    "many documents": "--- 1\n" * 100_001,
+}
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+def test_values_without_end_are_refused(text: str) -> None:
+    with pytest.raises(InvalidResource, match="more than 100000 values with its aliases written out: split it"):
+        parse_manifest(text)
+
+
+def test_aliases_mean_what_they_mean_to_kubectl() -> None:
+    text = "{apiVersion: sppo.dev/v1alpha1, kind: SPPORun, metadata: &a {name: x}, spec: {<<: *a, again: [*a, *a]}}"
+    assert parse_manifest(text)["spec"] == {"name": "x", "again": [{"name": "x"}, {"name": "x"}]}
+
+
+@pytest.mark.parametrize("kind", [("v1", "List"), ("sppo.dev/v1alpha1", "SPPORunList")], ids=lambda kind: kind[1])
+def test_the_items_of_a_list_are_read_one_by_one(kind: tuple[str, str]) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod"}
+    text = json.dumps({"apiVersion": kind[0], "kind": kind[1], "items": [GOOD, pod], "metadata": {}})
+    assert parse_documents(f"{text}\n---\n{json.dumps(pod)}") == [GOOD, pod, pod]
+
+
+def test_annotations_have_room_for_256_kib() -> None:
+    def annotated(size: int) -> dict[str, Any]:
+        return merged(GOOD, {"metadata": {"annotations": {"a": "x" * (size - len("a"))}}})
+
+    admit(annotated(256 * 1024))
+    with pytest.raises(
+        InvalidResource, match=r"\* metadata.annotations: Too long: may not be more than 262144 bytes\n"
+    ):
+        admit(annotated(256 * 1024 + 1))
 
 
 def unbounded(node: Schema) -> bool:
