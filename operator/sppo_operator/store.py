@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from sppo_operator.errors import BusyError, DamagedError, MissingError, StorageError
-from sppo_operator.metadata import misfit
+from sppo_operator.metadata import metadata_causes, misfit
 from sppo_operator.schema import schema_causes, spporun_schema
 from sppo_operator.status import records_of
 from sppo_operator.target import RUN_FILE
@@ -117,7 +117,9 @@ def _is_whole(resource: Any) -> bool:
     for record in records_of(resource).values():
         record.seconds  # noqa: B018 - reads its times
     metadata = resource["metadata"]
-    return misfit(metadata) is None and KEPT_METADATA.issubset(metadata) and isinstance(metadata["generation"], int)
+    if misfit(metadata) is not None or not KEPT_METADATA.issubset(metadata):
+        return False
+    return isinstance(metadata["generation"], int) and not any(metadata_causes(metadata))
 
 
 def _damaged(path: Path) -> DamagedError:
@@ -129,7 +131,14 @@ def yaml_of(resource: Mapping[str, Any]) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write beside, sync, rename: a reader or a crash sees the old file or the new one."""
+    """Write beside, sync, rename: a reader or a crash sees the old file or the new one; a link goes on leading to it.
+
+    What is there and no regular file, such as a pipe or a device, is written into.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, "utf-8")
+        return
+    path = path.resolve()
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")  # `sppo report` may write beside a run
     try:
         with beside.open("w", encoding="utf-8") as stream:

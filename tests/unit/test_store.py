@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sppo_operator import store as module
 from sppo_operator.errors import BusyError, DamagedError, MissingError
-from sppo_operator.store import LOCK_FILE, LOCKS, RunFile, holder, locked
+from sppo_operator.store import LOCK_FILE, LOCKS, RunFile, holder, locked, replace_file
 from sppo_operator.validation import parse_manifest
 
 TIME = "2026-01-31T12:00:00Z"
@@ -56,6 +56,28 @@ def test_only_a_change_is_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.yaml"]
 
 
+def test_a_link_goes_on_leading_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link, file = tmp_path / "link", tmp_path / "elsewhere" / "file"
+    link.symlink_to(file)
+    for text in ("new", "old"):
+        replace_file(link, text)
+        assert (link.is_symlink(), file.read_text()) == (True, text)
+    assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        replace_file(pipe, "text")
+        assert os.read(reader, 100) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_equal_parts_are_written_out(tmp_path: Path) -> None:
     shared = {"name": "same"}
     RunFile(tmp_path).write(RESOURCE | {"metadata": {"labels": shared, "annotations": shared}})
@@ -84,6 +106,9 @@ DAMAGED = {
     "unquoted date out of range": "status: {startTime: 2026-13-45}",
     "somebody's manifest": yaml.safe_dump({**RESOURCE, "metadata": {"name": "demo"}}),
     "generation in words": yaml.safe_dump({**RESOURCE, "metadata": RESOURCE["metadata"] | {"generation": "first"}}),
+    "name that leaves the workspace": yaml.safe_dump(
+        {**RESOURCE, "metadata": RESOURCE["metadata"] | {"name": "../../etc"}}
+    ),
     "annotations as a list": yaml.safe_dump({**RESOURCE, "metadata": RESOURCE["metadata"] | {"annotations": ["a"]}}),
 }
 

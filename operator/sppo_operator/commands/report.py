@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sppo_operator.commands.source import Source
 from sppo_operator.errors import MissingError
-from sppo_operator.report.page import write_report
+from sppo_operator.facts import timestamp
+from sppo_operator.report.page import report, write_report
+
+STANDARD_OUTPUT = Path("-")
 
 
 async def report_command(source: Source, output: Path | None) -> int:
     """Write the report and say where it is; returns the exit status. Raises UserError."""
     resource = await source.resource()
+    if output == STANDARD_OUTPUT:
+        assert isinstance(sys.stdout, io.TextIOWrapper), "a command's output is text"
+        sys.stdout.reconfigure(encoding="utf-8")  # as the page says of itself, whatever the terminal takes
+        print(report(resource, await source.material(resource, _say), timestamp(datetime.now(UTC))), end="")
+        return 0
     path = (output or source.report_path(resource)).absolute()
-    if path.is_dir() or not path.parent.is_dir():
+    if path.is_dir() or not path.resolve().parent.is_dir():
         raise MissingError(f"{path} cannot be a file ({_why_not(path)}): name another one with --output")
     material = await source.material(resource, _say)
     write_report(path, resource, material)
@@ -23,7 +33,7 @@ async def report_command(source: Source, output: Path | None) -> int:
 
 
 def _why_not(path: Path) -> str:
-    return "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+    return "it is a folder" if path.is_dir() else f"there is no folder {path.resolve().parent}"
 
 
 def _say(sentence: str) -> None:
