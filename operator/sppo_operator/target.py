@@ -62,9 +62,9 @@ Target = FolderTarget | ClusterTarget
 def target_of(text: str, options: ClusterOptions) -> Target:
     """A folder if it has a run.yaml or a `/` in its name, unless the options name a cluster. Raises MissingError."""
     folder = Path(text)
-    is_folder = os.sep in text or (folder / RUN_FILE).exists()
+    is_folder = os.sep in text or (bool(text) and (folder / RUN_FILE).exists())
     if is_folder and not options.given():
         return FolderTarget(folder=folder.absolute())
     if not NAME.fullmatch(text):
-        raise MissingError(f"{text} is no name of a run and holds no {RUN_FILE}: name a run, or the folder of one")
+        raise MissingError(f'"{text}" is no name of a run and holds no {RUN_FILE}: name a run, or the folder of one')
     return ClusterTarget(name=text, options=options)

@@ -30,11 +30,49 @@ def shell(bench: Bench, line: str) -> subprocess.CompletedProcess[str]:
         ("sppo validate $FILE 2>&-", 0, ""),
         ("sppo validate missing 2>&-", 66, ""),
         ("{ sppo validate $FILE; echo $? >&2; } | true", 0, "1\n"),
+        ("sppo validate - <&-", 66, "error: standard input is closed: name the file of an SPPORun\n"),
+        (
+            "sppo validate /dev/zero",
+            78,
+            "error: /dev/zero holds more than 3 MiB, which no API server takes: split it\n",
+        ),
     ],
 )
 def test_streams_that_are_closed_or_full(bench: Bench, line: str, code: int, error: str) -> None:
     done = shell(bench, line)
     assert (done.returncode, done.stderr) == (code, error)
+
+
+FULL = "error: standard output cannot be written (No space left on device): free space, or send it elsewhere"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--help", "completion bash", "validate $FILE $FILE", "report $DIR", "report $DIR -o -"),
+        *("watch $DIR", "logs $DIR", "describe $DIR"),
+    ],
+)
+def test_a_full_disk_is_no_success(bench: Bench, line: str) -> None:
+    bench.run()
+    done = shell(bench, f"sppo {line} >/dev/full")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (74, FULL)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_goes_to_standard_output(bench: Bench, tmp_path: Path) -> None:
+    bench.run()
+    done = shell(bench, f"cd {tmp_path}; export PYTHONIOENCODING=ascii; sppo report $DIR -o -")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("<!doctype html>")
+    assert done.stdout.endswith("</html>\n")
+    assert not (tmp_path / "-").exists()
+
+
+def test_the_path_that_is_printed_can_be_used_whatever_the_locale(bench: Bench, tmp_path: Path) -> None:
+    bench.run()
+    done = shell(bench, f"export LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0; sppo report $DIR -o {tmp_path}/é.html")
+    assert done.stdout == f"{tmp_path}/é.html\n"
 
 
 @pytest.mark.parametrize("line", ["sppo walk", "sppo run $FILE", "sppo validate", "sppo report $DIR more"])
@@ -72,13 +110,23 @@ def test_what_stands_in_the_way_is_named(bench: Bench, found: str, code: int, sa
         (
             ["report", "nowhere", "--kubeconfig", "{file}/k"],
             78,
-            "nowhere is no folder of a run, and the kubeconfig can",
+            "error: the kubeconfig cannot be used",
         ),
+        (["describe", ""], 66, 'error: "" is no name of a run and holds no run.yaml'),
         (["run", "{file}", "--workspace", "{file}/w"], 74, "/w cannot be used (Not a directory): name a folder"),
         (["run", "{file}", "--workspace", "{file}/.."], 64, "is where sppo keeps the state of the run: give the manif"),
         (["report", "{file}"], 66, "/run.yaml cannot be read (Not a directory): mend that, or name another folder"),
     ],
-    ids=["run", "validate", "report", "report of no folder", "workspace", "manifest as state", "report of a file"],
+    ids=[
+        "run",
+        "validate",
+        "report",
+        "report of no folder",
+        "no name",
+        "workspace",
+        "manifest as state",
+        "report of a file",
+    ],
 )
 def test_what_is_not_there_is_named(bench: Bench, arguments: list[str], code: int, said: str) -> None:
     refused = bench.run(*(argument.format(file=bench.file) for argument in arguments))
@@ -109,7 +157,7 @@ def test_every_run_of_every_file_is_judged(bench: Bench, tmp_path: Path) -> None
         ("{manifest}", 0, "spporun.sppo.dev/demo is valid\n"),
         ("", 78, "no object of kind SPPORun is in -: name a file that has one"),
         ("kind: Pod\n---\nkind: Service", 78, "no object of kind SPPORun is in -"),
-        ("kind: Pod", 78, 'no matches for kind "Pod" in version "None"'),
+        ("kind: Pod", 78, "error: apiVersion not set: use kind SPPORun and apiVersion sppo.dev/v1alpha1"),
         ("- 1", 78, "give a mapping with apiVersion, kind and spec"),
     ],
     ids=["a run", "nothing", "other kinds", "another kind", "a list"],

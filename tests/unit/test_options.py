@@ -61,6 +61,18 @@ def test_what_was_probably_meant_is_said(arguments: list[str], meant: str) -> No
     assert f"(did you mean {meant}?)" in refused.stderr
 
 
+def test_the_option_of_another_command_is_not_suggested() -> None:
+    refused = sppo("validate", "demo.yaml", "--plain")
+    assert refused.returncode == 64
+    assert refused.stderr.endswith("error: unrecognized arguments: --plain: see sppo validate --help\n")
+
+
+def test_attempts_count_from_one() -> None:
+    refused = sppo("logs", "demo", "--attempt", "0")
+    assert refused.returncode == 64
+    assert "argument --attempt: the first is 1" in refused.stderr
+
+
 def test_the_plugin_speaks_of_itself_as_kubectl_does() -> None:
     assert sppo("watch", "--help", program="kubectl-sppo").stdout.startswith("usage: kubectl sppo watch")
 

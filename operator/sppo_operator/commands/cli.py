@@ -20,29 +20,32 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sppo_operator.commands import completion
 from sppo_operator.commands.options import make_parser
-from sppo_operator.commands.streams import make_lasting, silence
+from sppo_operator.commands.streams import make_lasting, prepare_streams, silence
 from sppo_operator.errors import InvalidResource, KubeconfigError, MissingError, StorageError, UserError
 
 if TYPE_CHECKING:
     from sppo_operator.commands.source import Source
 
 STORAGE_FAULTS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENXIO),
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
 PLUGIN = "kubectl-sppo"
+MAX_BYTES = 3 * 1024**2
+"""Of a file with manifests: the API server takes 3 MiB in one request, and stores half of it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    make_lasting()
+    prepare_streams()
     prog = "kubectl sppo" if Path(sys.argv[0]).name == PLUGIN else "sppo"
     parser = make_parser(prog)
     completion.answer(parser)
-    options = parser.parse_args(arguments, argparse.Namespace(prog=prog))
-    if options.command is None:
-        parser.print_help()
-        sys.exit(0)
+    options = argparse.Namespace(prog=prog)
     try:
+        parser.parse_args(arguments, options)
+        if options.command is None:
+            parser.print_help()
+            sys.exit(0)
         status = COMMANDS[options.command](options)
         sys.stdout.flush()
         sys.exit(status)
@@ -73,6 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     from sppo_operator.store import RunFile
     from sppo_operator.validation import parse_manifest
 
+    make_lasting(sys.stdout)
     folder = options.folder.absolute()
     if options.file.resolve() == RunFile(folder).path.resolve():
         raise UserError(f"{options.file} is where sppo keeps the state of the run: give the manifest another name")
@@ -80,28 +84,35 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from sppo_operator.validation import KIND, admit, check_kind, parse_documents
+    from sppo_operator.validation import admit, check_kind
 
     status = 0
     for file in options.files:
         where = f"{file}: " if len(options.files) > 1 else ""
         try:
-            documents = parse_documents(_text(file))
-            runs = [document for document in documents if document.get("kind") == KIND or len(documents) == 1]
-            if not runs:
-                raise InvalidResource(f"no object of kind {KIND} is in {file}: name a file that has one")
-            if passed := len(documents) - len(runs):
-                print(f"{where}passed over {passed} objects of other kinds", file=sys.stderr)
-        except UserError as error:
+            runs = _runs_in(file, where)
+        except (InvalidResource, MissingError) as error:
             status = _refuse(where, error)
             continue
         for run in runs:
             try:
                 check_kind(run)
                 print(f"{where}spporun.sppo.dev/{admit(run)['metadata']['name']} is valid")
-            except UserError as error:
+            except InvalidResource as error:
                 status = _refuse(where, error)
     return status
+
+
+def _runs_in(file: Path, where: str) -> list[dict[str, Any]]:
+    from sppo_operator.validation import KIND, parse_documents
+
+    documents = parse_documents(_text(file))
+    runs = [document for document in documents if document.get("kind") == KIND or len(documents) == 1]
+    if not runs:
+        raise InvalidResource(f"no object of kind {KIND} is in {file}: name a file that has one")
+    if passed := len(documents) - len(runs):
+        print(f"{where}passed over {passed} objects of other kinds", file=sys.stderr)
+    return runs
 
 
 def _refuse(where: str, error: UserError) -> int:
@@ -199,6 +210,8 @@ def _with_source(options: argparse.Namespace, command: Callable[[Source], Corout
         try:
             found = ClusterSource(target, options.prog)
         except KubeconfigError as error:
+            if target.options.given():
+                raise
             raise KubeconfigError(f"{options.target} is no folder of a run, and {error}") from error
         async with found as source:
             return await command(source)
@@ -229,8 +242,22 @@ def _finished(command: Coroutine[Any, Any, int]) -> int:
 
 def _text(path: Path) -> str:
     try:
-        return sys.stdin.buffer.read().decode("utf-8") if str(path) == "-" else path.read_text("utf-8")
+        content = _content(path)
     except OSError as error:
         raise MissingError(f"{path} cannot be read ({error.strerror}): name the file of an SPPORun") from error
+    if len(content) > MAX_BYTES:
+        raise InvalidResource(f"{path} holds more than {MAX_BYTES // 1024**2} MiB, which no API server takes: split it")
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MissingError(f"{path} is not text in UTF-8: name the file of an SPPORun") from error
+
+
+def _content(path: Path) -> bytes:
+    """No more than one byte too much: a device or a pipe may have no end."""
+    if str(path) != "-":
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    if sys.stdin is None:
+        raise MissingError("standard input is closed: name the file of an SPPORun")
+    return sys.stdin.buffer.read(MAX_BYTES + 1)

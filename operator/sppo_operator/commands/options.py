@@ -66,10 +66,15 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, with what was probably meant."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As the base class, but a command itself refuses what it does not know: its options are what was meant."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            meant = _meant(unknown[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            message += _meant(unknown.split()[0], every_option(self))
         self.print_usage(sys.stderr)
         self.exit(UserError.exit_code, f"error: {message}: see {self.prog} --help\n")
 
@@ -79,16 +84,6 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(
                 action, f"{value!r} is none of {', '.join(choices)}{_meant(str(value), choices)}"
             )
-
-    def options_and_commands(self) -> tuple[set[str], list[_Parser]]:
-        """The options of this parser, and the parsers of its commands."""
-        commands = [action.choices.values() for action in self._actions if isinstance(action.choices, dict)]
-        return set(self._option_string_actions), [parser for parsers in commands for parser in parsers]
-
-
-def every_option(parser: _Parser) -> set[str]:
-    options, commands = parser.options_and_commands()
-    return options.union(*map(every_option, commands))
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
@@ -163,7 +158,7 @@ def _logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=[stage.value for stage in Stage], help="of this stage")
     parser.add_argument("--iteration", type=_count, metavar="N", help="of this iteration (the newest)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--attempt", type=_count, metavar="N", help="of this attempt of the stage (the newest)")
+    which.add_argument("--attempt", type=_number, metavar="N", help="of this attempt of the stage (the newest)")
     which.add_argument("-p", "--previous", action="store_true", help="of the attempt before the newest")
     parser.add_argument("--worker", type=_count, metavar="K", help="of this worker (the one that explains the end)")
     parser.add_argument("--tail", type=_count, metavar="N", help="the last N lines only")
@@ -206,4 +201,10 @@ def _target(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not _count(text):
+        raise argparse.ArgumentTypeError("the first is 1")
     return int(text)
