@@ -11,10 +11,12 @@ import binascii
 import json
 import math
 import os
+import re
 import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -131,10 +133,18 @@ def _merged(files: list[Path]) -> dict[str, Any]:
             raise KubeconfigError(NOT_USABLE.format(why=f"{file} holds no mapping"))
         merged["current-context"] = merged["current-context"] or config.get("current-context") or ""
         for plural in ("contexts", "clusters", "users"):
-            for item in config.get(plural) or ():
+            for item in _items(config, plural, file):
                 section = (item.get(plural[:-1]) or {}) | {"folder": file.absolute().parent}
                 merged[plural].setdefault(item["name"], section)
     return merged
+
+
+def _items(config: Section, plural: str, file: Path) -> list[dict[str, Any]]:
+    kind, items = plural[:-1], config.get(plural) or []
+    whole = isinstance(items, list) and all(isinstance(item, dict) and item.get("name") for item in items)
+    if not whole or not all(isinstance(item.get(kind) or {}, dict) for item in items):
+        raise KubeconfigError(NOT_USABLE.format(why=f"{plural} in {file} must be a list of items with name and {kind}"))
+    return list(items)
 
 
 def _from_files(files: list[Path], wanted: str, plugin_seconds: float) -> Connection:
@@ -148,7 +158,7 @@ def _from_files(files: list[Path], wanted: str, plugin_seconds: float) -> Connec
     if not cluster.get("server"):
         raise KubeconfigError(NOT_USABLE.format(why=f"cluster {context['cluster']} has no server"))
     connection = Connection(
-        server=cluster["server"].rstrip("/"),
+        server=_url(str(cluster["server"]), context["cluster"]),
         namespace=context.get("namespace") or "default",
         ca=_pem(cluster, "certificate-authority"),
         insecure=bool(cluster.get("insecure-skip-tls-verify")),
@@ -160,6 +170,18 @@ def _from_files(files: list[Path], wanted: str, plugin_seconds: float) -> Connec
         proxy_url=cluster.get("proxy-url"),
     )
     return _with_plugin(connection, user, cluster, plugin_seconds) if user.get("exec") else connection
+
+
+def _url(server: str, cluster: str) -> str:
+    try:
+        url = urllib.parse.urlsplit(server)
+        whole = url.scheme in ("http", "https") and url.hostname and url.port != 0 and not re.search(r"\s", server)
+    except ValueError:  # a port that is no number
+        whole = False
+    if not whole:
+        why = f'clusters[].cluster.server of {cluster} is "{server}", no URL such as https://host:6443'
+        raise KubeconfigError(NOT_USABLE.format(why=why))
+    return server.rstrip("/")
 
 
 def _section(config: Section, kind: str, name: str, more: str) -> Section:

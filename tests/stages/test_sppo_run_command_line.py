@@ -186,6 +186,17 @@ def test_a_run_that_nobody_carries_out_is_not_watched_for_ever(bench: Bench) -> 
     assert bench.run("describe", str(bench.workspace)).stdout.startswith("lab/demo is stopped.\n")
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [(["--iteration", "99"], "iteration 99"), (["--iteration", "99", "--stage", "train"], "train 99")],
+)
+def test_a_log_that_is_not_there_is_named(asked: list[str], named: str, bench: Bench) -> None:
+    bench.run()
+    refused = bench.run("logs", str(bench.workspace), *asked)
+    assert refused.returncode == 66
+    assert refused.stderr.startswith(f"error: there is no log of {named}: started are prepare 0, ")
+
+
 def test_a_log_is_followed_while_its_stage_runs(bench: Bench) -> None:
     command = bench.start_and_hang("train 1")
     follow = bench.start("logs", str(bench.workspace), "-f")

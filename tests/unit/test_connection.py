@@ -136,7 +136,15 @@ UNSOUND: dict[str, tuple[Any, str]] = {
     "no cluster": ({**config("a"), "clusters": []}, 'has no cluster "a" (context a needs it)'),
     "no server": (config("a", cluster={"server": ""}), "cluster a has no server"),
     "no user": ({**config("a"), "users": None}, 'has no user "a"'),
-    "names of nobody": ({**config("a"), "users": [{"user": {}}]}, "KeyError: 'name'"),
+    "names of nobody": ({**config("a"), "users": [{"user": {}}]}, "must be a list of items with name and user"),
+    "clusters as text": ({**config("a"), "clusters": "foo"}, "/config must be a list of items with name and cluster"),
+    "a cluster as text": ({**config("a"), "clusters": [{"name": "a", "cluster": "b"}]}, "(clusters in "),
+    "server with a space": (
+        config("a", cluster={"server": "http://exa mple:99999/"}),
+        'clusters[].cluster.server of a is "http://exa mple:99999/", no URL such as https://host:6443',
+    ),
+    "port too high": (config("a", cluster={"server": "https://host:65536"}), 'server of a is "https://host:65536", no'),
+    "server of another kind": (config("a", cluster={"server": "ftp://host"}), 'server of a is "ftp://host", no URL'),
     "no base64": (config("a", user={"client-key-data": "%"}), "the kubeconfig cannot be used"),
     "missing file": (config("a", user={"tokenFile": "gone"}), "No such file"),
     "impersonation": (config("a", user={"as": "root"}), 'user "a" has as, which sppo does not support'),
@@ -229,3 +237,6 @@ def test_anything_else_is_the_name_of_a_run(tmp_path: Path, monkeypatch: pytest.
     for text in (".", ".demo", "Demo", "demo_1", "-"):
         with pytest.raises(MissingError, match="is no name of a run"):
             target_of(text, ClusterOptions())
+    monkeypatch.chdir(tmp_path / "demo")
+    with pytest.raises(MissingError, match='^"" is no name of a run'):
+        target_of("", ClusterOptions())

@@ -111,7 +111,8 @@ def _nothing(resource: Resource, options: LogOptions) -> str:
     if options.stage is None and options.iteration is None:
         return "no stage has started yet: --follow waits for the first"
     started = ", ".join(str(step) for step, record in shown_records(resource).items() if record.newest)
-    asked = " ".join(str(part) for part in (options.stage, options.iteration) if part is not None)
+    number = [] if options.iteration is None else [str(options.iteration)]
+    asked = " ".join([options.stage or "iteration", *number])
     return f"there is no log of {asked}: started are {started or 'none'}, and older iterations keep their results only"
 
 
