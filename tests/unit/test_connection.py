@@ -238,5 +238,5 @@ def test_anything_else_is_the_name_of_a_run(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(MissingError, match="is no name of a run"):
             target_of(text, ClusterOptions())
     monkeypatch.chdir(tmp_path / "demo")
-    with pytest.raises(MissingError, match='^"" is no name of a run'):
+    with pytest.raises(MissingError, match=r'^"" is no name of a run'):
         target_of("", ClusterOptions())

@@ -171,7 +171,11 @@ def _describe(parser: argparse.ArgumentParser) -> None:
 
 def _report(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="where to (report.html in the folder; RUN-report.html here)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where to; - is standard output (report.html in the folder; RUN-report.html here)",
     )
     _complete(output, completion.files)
     _target(parser)
