@@ -15,7 +15,7 @@ from audit import AuditLog
 from lab import Lab, Object, condition, digests, stage
 from namespaces import Namespace
 from operators import NAME, NAMESPACE
-from standin_notes import Notes
+from standin_notes import Notes, eventually
 from standin_runs import standin
 from testbed import Node
 
@@ -159,6 +159,8 @@ def test_two_runs_take_turns_and_the_one_that_waits_says_so(lab: Lab, queue: Que
     assert "Queued" in queue.kubectl_get("second")
 
     turns = Turns(6)
+    waits_since = datetime.fromisoformat(since)
+    eventually(lambda: datetime.now(UTC) > waits_since + 3 * A_SECOND, 10)  # so long that it would show if it counted
     released = datetime.now(UTC)
     first.release()
     lab.until("jobs", queue.space.name, turns, seconds=SECONDS)
