@@ -22,8 +22,9 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # Not for the session: Playwright's event loop runs in this thread as long, and no test could start one of its own.
     if not CHROMIUM.exists():
         pytest.skip(
             f"{CHROMIUM} is not there: install Debian's package chromium, or name another with SPPO_TEST_CHROMIUM"
