@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -36,9 +37,18 @@ class Attempt:
     @property
     def seconds(self) -> float:
         """How long it was at work, 0 while it runs."""
-        if not self.finished:
-            return 0.0
-        return seconds_between(self.started, self.finished) if self.active_seconds is None else self.active_seconds
+        return self.seconds_at(datetime.fromisoformat(self.finished)) if self.finished else 0.0
+
+    def seconds_at(self, now: datetime) -> float:
+        """How long it was at work until its end or now; of one without recorded stretches, all of its time."""
+        if self.active_seconds is None:
+            since, until = self.started, datetime.fromisoformat(self.finished) if self.finished else now
+        elif self.active_since:
+            since, until = self.active_since, now
+        else:
+            return self.active_seconds
+        stretch = (until - datetime.fromisoformat(since)).total_seconds()
+        return (self.active_seconds or 0) + max(stretch, 0.0)  # clocks differ
 
     def paused(self, at: str) -> Attempt:
         """With the stretch that runs, if one does, ended at that time."""
@@ -81,11 +91,8 @@ class Record:
         return replace(self, metrics=figures, content_digest=content_digest, model=model)
 
     def number(self, metric: str) -> float | None:
-        """A metric as a number, None if the stage did not report it as one."""
-        try:
-            return float(self.metrics[metric])
-        except (KeyError, ValueError):
-            return None
+        """A metric as a number, None if the stage did not report it as a finite one."""
+        return finite(self.metrics.get(metric))
 
     @property
     def finished(self) -> str | None:
@@ -93,8 +100,12 @@ class Record:
 
     @property
     def seconds(self) -> float:
-        """Time at work in the newest attempts."""
+        """Time at work in those of the newest attempts that are over."""
         return sum(attempt.seconds for attempt in self.newest)
+
+    def seconds_at(self, now: datetime) -> float:
+        """Time at work in the newest attempts until now."""
+        return sum(attempt.seconds_at(now) for attempt in self.newest)
 
 
 Records = Mapping[Step, Record]
@@ -156,6 +167,15 @@ def timestamp(now: datetime) -> str:
 
 def seconds_between(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def finite(value: Any) -> float | None:
+    """What an image reported as a number, None for anything else: it may report NaN, infinity or text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):  # not there, or no number
+        return None
+    return number if math.isfinite(number) else None
 
 
 def decimal(value: Any) -> str:

@@ -91,13 +91,13 @@ def _with(record: Record, seen: Observation, now: str) -> Record:
 def _active(attempt: Attempt, seen: Observation) -> Attempt:
     """The stretches in which its pods could run.
 
-    Of a stretch whose end nobody saw, since another one has begun, no time is counted.
+    A stretch whose end nobody saw goes on into the next one: without it, GPU-seconds that were shown would be gone.
     """
     if seen.paused_at or seen.active_since:
         attempt = replace(attempt, active_seconds=attempt.active_seconds or 0)
     if seen.paused_at:
         return attempt.paused(seen.paused_at)
-    return replace(attempt, active_since=seen.active_since or attempt.active_since)
+    return replace(attempt, active_since=attempt.active_since or seen.active_since)
 
 
 def _closed(record: Record, end: End, finished: str) -> Record:

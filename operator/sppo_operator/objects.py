@@ -14,8 +14,8 @@ Object = Mapping[str, Any]
 FINALIZER = "batch.kubernetes.io/job-tracking"
 """What the Job controller keeps a pod by until it has counted it, and made another one if there has to be one."""
 
-GPU = re.compile(r"[^/]+/(gpu|mig-)|gpu\.[^/]*/")
-"""Such as nvidia.com/gpu, amd.com/gpu, nvidia.com/gpu.shared, nvidia.com/mig-1g.10gb, gpu.intel.com/i915."""
+GPU = re.compile(r"[^/]+/(gpu(\.shared)?|mig-\d+g\.\d+gb([.-][a-z]+)*)|gpu\.intel\.com/(i915|xe)")
+"""Such as nvidia.com/gpu, amd.com/gpu, nvidia.com/gpu.shared, nvidia.com/mig-1g.10gb.me, gpu.intel.com/i915."""
 MOST_GPUS = 1_000_000
 """The CRD's bound."""
 
@@ -88,7 +88,7 @@ def gpus_of(job: Object) -> int:
     [container] = (item for item in job["spec"]["template"]["spec"]["containers"] if item["name"] == CONTAINER)
     resources = container.get("resources", {})
     asked = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-    each = sum(_count(amount) for name, amount in asked.items() if GPU.match(name))
+    each = sum(_count(amount) for name, amount in asked.items() if GPU.fullmatch(name))
     return int(min(each * job["spec"].get("parallelism", 1), MOST_GPUS))
 
 

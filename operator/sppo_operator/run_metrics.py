@@ -6,31 +6,29 @@ docs/metrics.md describes every family and says how many series one run can have
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from sppo_operator.decide import Outcome
+from sppo_operator.facts import finite
 from sppo_operator.objects import Object
+from sppo_operator.status import CAUSES, DETAILED_ITERATIONS, WIN_RATES, attempts_of
 
-NEWEST_ITERATIONS = 4
-"""Series with an iteration are those of iteration 0 and of so many of the newest."""
 COUNT_LAG_SECONDS = 30
 """GPU-seconds of a running attempt count until so long ago: its end may be known late, and no counter may fall."""
 NEW = "New"
 """The phase of a run that the operator has not looked at yet."""
-CAUSES = ("user", "application", "disruption", "eviction")
-WIN_RATES = {
-    "base": ("base", "training"),
-    "previous": ("previous", "training"),
-    "secondBase": ("base", "second"),
-    "secondPrevious": ("previous", "second"),
+RATE_LABELS = {
+    key: (key.removeprefix("second").lower(), "second" if key.startswith("second") else "training") for key in WIN_RATES
 }
-"""The status's names, and the labels against and oracle."""
+"""The labels against and oracle, by the status's names."""
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading a resource raises that another version of the CRD let through."""
 SPEED = "tokensPerSecond"
 FIGURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -82,16 +80,23 @@ FAMILIES: dict[str, Family] = {
 """The families of a single run, without their prefix sppo_run_; all have the labels namespace and run."""
 
 
-def families(resources: Iterable[Object], now: float) -> Iterator[Metric]:
-    """All series of these runs; `now` is in seconds since 1970."""
+def families(
+    resources: Iterable[Object], now: float, unreadable: Callable[[Object, Exception], None]
+) -> Iterator[Metric]:
+    """All series of these runs; `now` is in seconds since 1970. A run that is `unreadable` has none."""
     found: defaultdict[str, list[tuple[Labels, float]]] = defaultdict(list)
     phases: Counter[tuple[str, str]] = Counter()
     for resource in resources:
         run = (resource["metadata"]["namespace"], resource["metadata"]["name"])
-        phases[run[0], _phase(resource)] += 1
-        for name, labels, value in series_of(resource, now):
-            if value is not None and math.isfinite(value):
-                found[name].append(((*run, *labels), value))
+        try:
+            phase, series = _phase(resource), list(series_of(resource, now))
+        except UNREADABLE as error:
+            unreadable(resource, error)
+            continue
+        phases[run[0], phase] += 1
+        for name, labels, value in series:
+            if (number := finite(value)) is not None:
+                found[name].append(((*run, *labels), number))
     runs = GaugeMetricFamily("sppo_runs", "Runs by what they are doing.", labels=["namespace", "phase"])
     for (namespace, phase), count in phases.items():
         runs.add_metric([namespace, phase], count)
@@ -107,7 +112,7 @@ def series_of(resource: Object, now: float) -> Iterator[Series]:
     iterations = sorted(status.get("iterations", ()), key=lambda iteration: int(iteration["number"]))
     yield from _run(resource, status, iterations)
     yield from _gpu_seconds(status, iterations, now)
-    for iteration in iterations[:1] + iterations[1:][-NEWEST_ITERATIONS:]:
+    for iteration in iterations[:1] + iterations[1:][-DETAILED_ITERATIONS:]:
         number = str(iteration["number"])
         yield from _win_rates(number, iteration.get("winRate", {}))
         for stage in iteration.get("stages", ()):
@@ -143,55 +148,48 @@ def _run(resource: Object, status: Object, iterations: list[Object]) -> Iterator
     yield "phase", (_phase(resource),), 1.0
     for condition in status.get("conditions", ()):
         yield "condition", (condition["type"], condition["status"], condition["reason"]), 1.0
-    yield "iterations", (), _number(spec["iterations"])
-    yield "retries_limit", (), _number(spec["retries"]["limit"])
+    yield "iterations", (), finite(spec["iterations"])
+    yield "retries_limit", (), finite(spec["retries"]["limit"])
     if iterations:
-        yield "iteration", (), _number(iterations[-1]["number"])
-    yield "best_iteration", (), _number(status.get("bestIteration"))
-    for cause in CAUSES:
+        yield "iteration", (), finite(iterations[-1]["number"])
+    yield "best_iteration", (), finite(status.get("bestIteration"))
+    for cause in dict.fromkeys(CAUSES.values()):
         yield "failures", (cause,), float(status.get("failures", {}).get(cause, 0))
 
 
 def _gpu_seconds(status: Object, iterations: list[Object], now: float) -> Iterator[Series]:
     """What ended is summed in the status; what runs is added here, with every iteration that has running attempts."""
     seconds: defaultdict[str, float] = defaultdict(float, status.get("gpuSeconds", {}))
+    until = _utc(now) - timedelta(seconds=COUNT_LAG_SECONDS)
     for iteration in iterations:
         for stage in iteration.get("stages", ()):
-            for attempt in stage.get("attempts", ()):
-                if attempt.get("gpus") and attempt.get("outcome") == "Running":
-                    seconds[stage["stage"]] += attempt["gpus"] * _at_work(attempt, now - COUNT_LAG_SECONDS)
+            for attempt in attempts_of(stage):
+                # One without recorded stretches adds nothing at its end either.
+                if attempt.gpus and attempt.outcome is Outcome.RUNNING and attempt.active_seconds is not None:
+                    seconds[stage["stage"]] += attempt.gpus * attempt.seconds_at(until)
     for name, value in seconds.items():
         yield "gpu_seconds", (name,), value
 
 
 def _attempts(at: Labels, stage: Object, now: float) -> Iterator[Series]:
-    attempts = stage["attempts"]
+    attempts = attempts_of(stage)
     yield "stage_start_timestamp_seconds", at, _moment(stage.get("startTime"))
     yield "stage_finish_timestamp_seconds", at, _moment(stage.get("finishTime"))
-    yield "stage_duration_seconds", at, sum(_at_work(attempt, now) for attempt in attempts)
-    yield "stage_attempts", at, float(attempts[-1]["number"])
+    yield "stage_duration_seconds", at, sum(attempt.seconds_at(_utc(now)) for attempt in attempts)
+    yield "stage_attempts", at, float(attempts[-1].number)
     yield "stage_charged_failures", at, float(stage.get("charged", 0))
 
 
-def _at_work(attempt: Object, now: float) -> float:
-    """How long the attempt's pods could run; of an attempt that recorded no stretches, all of its time."""
-    began = _moment(attempt.get("activeSince"))
-    if "activeSeconds" in attempt:
-        return float(attempt["activeSeconds"]) + (0.0 if began is None else max(now - began, 0.0))
-    began, ended = _moment(attempt.get("startTime")), _moment(attempt.get("finishTime"))
-    return 0.0 if began is None else max((now if ended is None else ended) - began, 0.0)
-
-
 def _progress(at: Labels, progress: Object) -> Iterator[Series]:
-    done, total = _number(progress.get("done")), _number(progress.get("total"))
+    done, total = finite(progress.get("done")), finite(progress.get("total"))
     if done is not None and total:
         yield "stage_progress_ratio", at, done / total
-    yield "stage_remaining_seconds", at, _number(progress.get("secondsLeft"))
+    yield "stage_remaining_seconds", at, finite(progress.get("secondsLeft"))
     for name, value in progress.get("figures", {}).items():
         if name == SPEED:
-            yield "stage_tokens_per_second", at, _number(value)
+            yield "stage_tokens_per_second", at, finite(value)
         elif FIGURE_NAME.fullmatch(name):
-            yield "stage_figure", (*at, name), _number(value)
+            yield "stage_figure", (*at, name), finite(value)
 
 
 def _results(at: Labels, metrics: Object) -> Iterator[Series]:
@@ -199,7 +197,7 @@ def _results(at: Labels, metrics: Object) -> Iterator[Series]:
     iteration, stage = at
 
     def reported(name: str) -> float | None:
-        return _number(metrics.get(name))
+        return finite(metrics.get(name))
 
     if stage == "train":
         yield "loss_over_eta2", (iteration,), reported("lossOverEta2")
@@ -218,9 +216,9 @@ def _results(at: Labels, metrics: Object) -> Iterator[Series]:
 
 
 def _win_rates(iteration: str, rates: Object) -> Iterator[Series]:
-    for key, labels in WIN_RATES.items():
+    for key, labels in RATE_LABELS.items():
         for family, name in (("win_rate", "mean"), ("win_rate_low", "low"), ("win_rate_high", "high")):
-            yield family, (iteration, *labels), _number(rates.get(key, {}).get(name))
+            yield family, (iteration, *labels), finite(rates.get(key, {}).get(name))
 
 
 def _moment(text: Any) -> float | None:
@@ -231,8 +229,5 @@ def _moment(text: Any) -> float | None:
         return None
 
 
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):  # not there, or no number
-        return None
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

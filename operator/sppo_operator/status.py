@@ -35,6 +35,10 @@ WIN_RATES = {
     "secondPrevious": "secondWinRatePrevious",
 }
 """The status's names, and the metrics of `evaluate` that they come from."""
+EVALUATED = {"stage": Stage.EVALUATE.value, "state": "Succeeded"}
+"""All that an older iteration keeps of an evaluation that reported no win rate, as images of users may."""
+DONE = Attempts(made=1, last=Outcome.SUCCEEDED)
+"""What is left of the attempts of a stage whose details were dropped."""
 CAUSES = {
     Outcome.USER_FAULT: "user",
     Outcome.FAILED: "application",
@@ -95,11 +99,14 @@ def records_of(resource: Mapping[str, Any]) -> dict[Step, Record]:
     records: dict[Step, Record] = {}
     for iteration in resource.get("status", {}).get("iterations", ()):
         number = iteration["number"]
-        if "stages" not in iteration:
+        stages = iteration.get("stages", ())
+        if all(stage == EVALUATED for stage in stages):
             records |= _finished_long_ago(number, iteration)
-        for stage in iteration.get("stages", ()):
+        for stage in stages:
             if stage.get("attempts"):
                 records[Step(number, Stage(stage["stage"]))] = _record(stage)
+            elif stage["state"] == "Succeeded":  # its attempts were dropped before its evaluation began
+                records[Step(number, Stage(stage["stage"]))] = Record(attempts=DONE)
     return records
 
 
@@ -129,6 +136,8 @@ def _iteration(run: Run, number: int, facts: Facts, actions: tuple[Action, ...],
     finished = all(record.attempts.last is Outcome.SUCCEEDED for record in recorded)
     if number == 0 or number > newest - DETAILED_ITERATIONS or not finished:
         shown["stages"] = [_stage(run, step, facts, actions) for step in steps]
+    elif Step(number, Stage.EVALUATE) in facts.records and not shown["winRate"]:
+        shown["stages"] = [EVALUATED]  # without it the evaluation would begin again
     return _compact(shown)
 
 
@@ -200,8 +209,9 @@ def _progress(progress: Mapping[str, Any] | None) -> dict[str, Any] | None:
     )
 
 
-def _record(stage: Mapping[str, Any]) -> Record:
-    newest = tuple(
+def attempts_of(stage: Mapping[str, Any]) -> tuple[Attempt, ...]:
+    """What the status says about a stage's newest attempts."""
+    return tuple(
         Attempt(
             number=attempt["number"],
             outcome=Outcome(attempt["outcome"]),
@@ -215,8 +225,12 @@ def _record(stage: Mapping[str, Any]) -> Record:
             active_seconds=attempt.get("activeSeconds"),
             active_since=attempt.get("activeSince"),
         )
-        for attempt in stage["attempts"]
+        for attempt in stage.get("attempts", ())
     )
+
+
+def _record(stage: Mapping[str, Any]) -> Record:
+    newest = attempts_of(stage)
     last = newest[-1]
     attempts = Attempts(made=last.number, charged=stage.get("charged", 0), last=last.outcome, message=last.message)
     return Record(
@@ -235,10 +249,9 @@ def _finished_long_ago(number: int, iteration: Mapping[str, Any]) -> dict[Step, 
         for key, rate in rates.items()
         for end, name in (("", "mean"), ("Low", "low"), ("High", "high"))
     }
-    done = Attempts(made=1, last=Outcome.SUCCEEDED)
-    records = {Step(number, stage): Record(attempts=done) for stage in (Stage.GENERATE, Stage.SCORE, Stage.TRAIN)}
+    records = {Step(number, stage): Record(attempts=DONE) for stage in (Stage.GENERATE, Stage.SCORE, Stage.TRAIN)}
     # Without a win rate its evaluation is still to come: evaluations may lag behind.
-    return records | ({Step(number, Stage.EVALUATE): Record(attempts=done, metrics=metrics)} if metrics else {})
+    return records | ({Step(number, Stage.EVALUATE): Record(attempts=DONE, metrics=metrics)} if metrics else {})
 
 
 def _if_short(path: str, characters: int) -> str | None:

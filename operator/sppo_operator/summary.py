@@ -68,4 +68,4 @@ def duration(seconds: float) -> str:
 def figure(value: float | None) -> str:
     if value is None:
         return ""
-    return str(int(value)) if value == int(value) and abs(value) >= 1 else f"{value:.3g}"
+    return str(int(value)) if value % 1 == 0 and abs(value) >= 1 else f"{value:.3g}"

@@ -52,6 +52,8 @@ class SimulatedCluster(SimulatedApi):
         """Whether the queue has room."""
         self.sees_stopped_pods = True
         """Whether the Job controller looks before the kubelet has removed the pods of a suspended Job: a race."""
+        self.win_rates = True
+        """Whether evaluations report them."""
         self.work: Counter[str] = Counter()
         """How often a step did its work rather than find it done."""
         self._shards: dict[str, set[int]] = defaultdict(set)
@@ -250,7 +252,8 @@ class SimulatedCluster(SimulatedApi):
             self._shards[name].clear()
             self.work[name] += 1
         rate = 0.5 + step.iteration / 10
-        metrics = {"rows": 8, "winRateBase": rate, "winRateBaseLow": rate - 0.1, "winRateBaseHigh": rate + 0.1}
+        rates = {"winRateBase": rate, "winRateBaseLow": rate - 0.1, "winRateBaseHigh": rate + 0.1}
+        metrics = {"rows": 8} | (rates if self.win_rates else {})
         model = {"model": f"i{step.iteration}/train/model"} if step.stage is Stage.TRAIN else {}
         return json.dumps({"metrics": metrics, "contentDigest": f"digest of {name}", **model})
 

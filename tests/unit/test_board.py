@@ -14,8 +14,8 @@ from sppo_operator.commands.board import Scene, board
 from sppo_operator.commands.overview import Level, Note, exit_status, shown_records, step_that_matters
 from sppo_operator.commands.view import LiveView, Speeds
 from sppo_operator.commands.watch import runs_table
-from sppo_operator.decide import Outcome, Stage, Step
-from sppo_operator.facts import Record
+from sppo_operator.decide import Attempts, Outcome, Stage, Step
+from sppo_operator.facts import Attempt, Record
 
 MARKUP = "cannot mmap [/data/model] of [bold]x[/bold] :smile:"
 TRAIN = Step(1, Stage.TRAIN)
@@ -61,7 +61,7 @@ def test_only_the_figures_lack_room(columns: int) -> None:
     rows = text.splitlines()[3:]
     assert len(rows) == 5
     assert [row.split()[1] for row in rows] == ["prepare", "evaluate", "generate", "score", "train"]
-    assert "48s" in rows[-1]
+    assert "47s" in rows[-1]
     assert "30/40" in rows[-1]
     assert ("75%" in rows[-1]) == (columns < 56)
 
@@ -180,3 +180,12 @@ def test_an_empty_namespace_says_how_to_begin() -> None:
     out = io.StringIO()
     Console(file=out, width=80, force_terminal=False).print(runs_table([], [], 80, everywhere=False))
     assert out.getvalue() == "No runs here yet: kubectl apply -f FILE makes one.\n"
+
+
+def test_the_time_of_an_attempt_that_waited_does_not_fall_at_its_end() -> None:
+    waited = Attempt(number=1, outcome=Outcome.RUNNING, started="2026-01-31T11:00:00Z", active_seconds=0, active_since="2026-01-31T12:00:00Z")  # fmt: skip
+    running = Record(attempts=Attempts(made=1, last=Outcome.RUNNING), newest=(waited,), first_started=waited.started)
+    ended = running.ended(Outcome.SUCCEEDED, "2026-01-31T12:01:00Z")
+    for record in (running, ended):
+        row = next(row for row in screen(training(), 80, records={TRAIN: record}).splitlines() if "train 1" in row)
+        assert "60s" in row

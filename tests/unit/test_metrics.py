@@ -224,6 +224,19 @@ def test_a_deleted_run_leaves_no_series() -> None:
     assert b'run="kept"' in after
 
 
+def test_a_run_that_cannot_be_read_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    old = resource("old")
+    del old["spec"]["model"]
+    exposition = Exposition(Metrics(), lambda: [old, resource("kept")])
+    first, again = (asyncio.run(exposition.render(""))[0].decode() for _ in range(2))
+    assert 'run="kept"' in again
+    assert "sppo_operator_unreadable_runs 1.0" in first
+    assert "sppo_operator_unreadable_runs 1.0" in again
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "lab/old has no metrics" in record.getMessage()
+
+
 @pytest.mark.parametrize(
     ("accept", "media_type", "end"),
     [("", "text/plain; version=0.0.4", ""), (OPENMETRICS, "application/openmetrics-text; version=1.0.0", "# EOF\n")],

@@ -308,6 +308,13 @@ def test_when_pods_may_run(it: dict[str, Any], active_since: str | None, paused_
     assert (seen.active_since, seen.paused_at) == (active_since, paused_at)
 
 
+NO_GPUS = (
+    "nvidia.com/gpumem", "nvidia.com/gpucores", "nvidia.com/gpumem-percentage", "volcano.sh/gpu-memory", "volcano.sh/gpu-number",
+    "aliyun.com/gpu-mem", "gpu.intel.com/millicores", "gpu.intel.com/memory.max", "gpu.intel.com/i915_monitoring",
+    "example.com/gpu-seats", "example.com/fpga", "gpus.example.com/x", "nvidia.com/mig-manager",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("resources", "gpus"),
     [
@@ -318,13 +325,14 @@ def test_when_pods_may_run(it: dict[str, Any], active_since: str | None, paused_
         ({"requests": {"amd.com/gpu": "1"}}, 2),
         ({"limits": {"nvidia.com/mig-1g.10gb": "2", "nvidia.com/gpu.shared": "1"}}, 6),
         ({"limits": {"gpu.intel.com/i915": "1"}}, 2),
-        ({"limits": {"example.com/gpu-seats": "1", "example.com/fpga": "9", "gpus.example.com/x": "9"}}, 2),
+        ({"limits": {"gpu.intel.com/xe": "1", "nvidia.com/mig-1g.10gb.me": "1", "nvidia.com/mig-7g.80gb.shared": "1"}}, 6),
+        ({"limits": dict.fromkeys(NO_GPUS, "9")}, 0),
         ({"limits": {"nvidia.com/gpu": "1k"}}, 2000),
         ({"limits": {"nvidia.com/gpu": "500m"}}, 0),
         ({"limits": {"nvidia.com/gpu": "9E"}}, 1_000_000),
         ({"limits": None, "requests": None}, 0),
     ],
-    ids=["nothing", "none", "eight a pod", "number", "request", "parts", "intel", "names", "thousands", "no whole number", "absurd", "null"],
+    ids=["nothing", "none", "eight a pod", "number", "request", "parts", "intel", "more parts", "no GPUs", "thousands", "no whole number", "absurd", "null"],
 )  # fmt: skip
 def test_gpus_of_both_workers_of_a_training(resources: dict[str, Any], gpus: int) -> None:
     it = job(Stage.TRAIN, of=run(stages={"train": {"workers": 2, "template": {"resources": {}}}}))

@@ -190,6 +190,32 @@ def test_gpu_seconds_leave_out_the_time_in_a_queue_and_outlive_the_details() -> 
     assert 8 * attempt["activeSeconds"] < operator.status["gpuSeconds"]["train"] < 8 * (attempt["activeSeconds"] + 60)
 
 
+def idle(operator: SimulatedOperator) -> None:
+    for _ in range(3):
+        operator.cluster.wait(60)
+        operator.look()
+
+
+def test_an_evaluation_without_a_win_rate_is_done_and_counted_once() -> None:
+    stages = {"evaluate": {"template": {"resources": {"limits": {"nvidia.com/gpu": "8"}}}}}
+    operator = SimulatedOperator(iterations=6, stages=stages)
+    operator.cluster.win_rates = False
+    operator.finish()
+    assert operator.status["iterations"][1] == {
+        "number": 1,
+        "policy": operator.status["iterations"][1]["policy"],
+        "stages": [{"stage": "evaluate", "state": "Succeeded"}],
+    }
+    counted, made = operator.status["gpuSeconds"], operator.cluster.work.copy()
+    idle(operator)
+    operator.cluster.wait(7 * 24 * 3600)  # the Jobs are removed
+    idle(operator)
+    operator.rest()
+    assert operator.status["gpuSeconds"] == counted
+    assert operator.cluster.work == made
+    assert operator.status["phase"] == "Succeeded"
+
+
 def test_a_suspended_run_requests_no_gpus() -> None:
     operator = held_at("generate", stages={"generate": GPU_TRAINING["train"]})
     operator.cluster.wait(50)

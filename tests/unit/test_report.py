@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
-from sppo_operator.commands.tables import printable
+from rich.console import Console
+from sppo_operator.commands.tables import headline, iterations, printable
 from sppo_operator.decide import Outcome, Stage, Step, Wait
 from sppo_operator.facts import Record
 from sppo_operator.report.page import report, write_report
 from sppo_operator.report.reproduce import manifest
 from sppo_operator.report.timeline import timeline
 from sppo_operator.results import Made
+from sppo_operator.summary import figure
 from sppo_operator.validation import admit, parse_manifest
 from told import HOSTILE, NOW, RESOURCE, Told, at, done, evaluated, full, full_curves, full_records, resource
 
@@ -108,6 +111,26 @@ def test_a_run_that_has_just_begun() -> None:
     assert '<figure class="chart">' not in text
     assert read.ids == ["time", "failures", "reproduce"]
     assert "as of 2026-01-31 13:00 UTC" in read
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "1e999"])
+def test_metrics_that_are_no_finite_numbers_are_left_out(value: str) -> None:
+    records = full_records()
+    odd = {
+        step: replace(it, metrics=dict.fromkeys(it.metrics, value)) for step, it in records.items() if step.iteration
+    }
+    out = io.StringIO()
+    console = Console(file=out, width=160)
+    console.print(iterations(records | odd, 160))
+    _, read = page(resource(records | odd), full()[1])
+    for shown in (out.getvalue(), " ".join(read.text)):
+        assert not re.search(r"\b(nan|inf|1e999)\b", shown)
+    assert {headline(step, record) for step, record in odd.items()} == {""}
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "inf"])
+def test_a_figure_is_text_whatever_it_is(value: str) -> None:
+    assert figure(float(value)) == value
 
 
 def test_a_run_without_status() -> None:

@@ -26,17 +26,21 @@ JUNK = (
 )
 
 
+def unreadable(resource: Object, error: Exception) -> None:
+    raise AssertionError(f"{resource['metadata']['name']} has no series") from error
+
+
 class Scrape:
     def __init__(self, *resources: Object) -> None:
         self.resources = resources
 
     def collect(self) -> Iterator[Metric]:
-        return families(self.resources, NOW)
+        return families(self.resources, NOW, unreadable)
 
 
 def lines(*resources: Object, family: str = "") -> list[str]:
     """The series of these runs, without namespace and run; of one family or of all."""
-    samples = [sample for metric in families(resources, NOW) for sample in metric.samples]
+    samples = [sample for metric in families(resources, NOW, unreadable) for sample in metric.samples]
     assert len({(sample.name, *sample.labels.values()) for sample in samples}) == len(samples), "one is there twice"
     names = {f"sppo_run_{family}", f"sppo_run_{family}_total"}
     return [_line(sample) for sample in samples if not family or sample.name in names]
@@ -96,7 +100,7 @@ def test_of_a_run(status: Object, family: str, expected: list[str]) -> None:
 RUNNING = {"stage": "train", "state": "Running", "attempts": [attempt(outcome="Running")]}
 PROGRESS = {"done": 5, "total": 20, "unit": "steps", "secondsLeft": 90, "figures": {"lossOverEta2": "0.25", "gradNorm": "nan", "tokensPerSecond": "1500", "two words": "1"}}  # fmt: skip
 TRAINED = {"lossOverEta2": "0.01", "logRatioBest": "2.5", "logRatioWorst": "-3", "tokensPerSecond": "900"}
-ON_GPUS = {"gpus": 8, "outcome": "Running", "number": 1}
+ON_GPUS = attempt(outcome="Running", gpus=8)
 STAGE_SERIES: dict[str, tuple[Object, str, list[str]]] = {
     "waits for others": ({"state": "Pending"}, "stage_state", ['state="Pending"} 1']),
     "made no attempt": ({"state": "Pending"}, "stage_attempts", []),
@@ -120,6 +124,7 @@ STAGE_SERIES: dict[str, tuple[Object, str, list[str]]] = {
     "speed at the end": ({"state": "Succeeded", "attempts": [attempt()], "metrics": TRAINED}, "stage_tokens_per_second", ["} 900"]),
     "GPUs at work": (RUNNING | {"attempts": [ON_GPUS | {"activeSince": HALF_AN_HOUR_AGO, "activeSeconds": 10}]}, "gpu_seconds", [f"}} {8 * (1810 - COUNT_LAG_SECONDS)}"]),
     "GPUs that have just begun": (RUNNING | {"attempts": [ON_GPUS | {"activeSince": "2026-01-31T12:59:55Z", "activeSeconds": 0}]}, "gpu_seconds", ["} 0"]),
+    "GPUs whose time is not recorded, which their end would not count": (RUNNING | {"attempts": [ON_GPUS]}, "gpu_seconds", []),
     "GPUs in a queue": (RUNNING | {"state": "Queued", "attempts": [ON_GPUS | {"activeSeconds": 7}]}, "gpu_seconds", ["} 56"]),
     "GPUs that are in the status": (RUNNING | {"attempts": [attempt(gpus=8, activeSeconds=50)]}, "gpu_seconds", []),
     "loss": ({"state": "Succeeded", "metrics": TRAINED}, "loss_over_eta2", ["} 0.01"]),
@@ -160,12 +165,25 @@ def test_runs_are_counted_by_namespace_and_phase() -> None:
         resource("c", "team", phase="Queued"),
         resource("d"),
     ]
-    counted, *_ = families(runs, NOW)
+    counted, *_ = families(runs, NOW, unreadable)
     assert [(*sample.labels.values(), sample.value) for sample in counted.samples] == [
         ("lab", "Queued", 2),
         ("team", "Queued", 1),
         ("lab", "New", 1),
     ]
+
+
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_shown() -> None:
+    old, odd = resource("old"), resource("odd", iterations=[{"number": 1, "stages": [RUNNING | {"attempts": [{}]}]}])
+    del old["spec"]["model"]
+    named: list[str] = []
+    metrics = families(
+        [old, resource(), odd], NOW, lambda run, error: named.append(f"{run['metadata']['name']}: {error!r}")
+    )
+    samples = [sample for metric in metrics for sample in metric.samples]
+    assert {sample.labels["run"] for sample in samples if "run" in sample.labels} == {"demo"}
+    assert [sample.value for sample in samples if sample.name == "sppo_runs"] == [1]
+    assert named == ["old: KeyError('model')", "odd: KeyError('number')"]
 
 
 def test_a_run_that_is_gone_has_no_series() -> None:

@@ -287,3 +287,21 @@ def test_duration(seconds: float, text: str) -> None:
 )
 def test_decimal(value: object, text: str) -> None:
     assert decimal(value) == text
+
+
+def test_evaluations_that_lag_behind_do_not_bring_back_what_was_done_before_them() -> None:
+    trainings = {step: record(Outcome.SUCCEEDED) for step in schedule(7) if step.stage is not Stage.EVALUATE}
+    began = records_of({"status": shown(trainings, Wait("waits"))}) | {Step(1, Stage.EVALUATE): record(Outcome.RUNNING)}
+    again = records_of({"status": shown(began, Wait("waits"))})
+    assert {step: seen.attempts.last for step, seen in again.items()} == {
+        step: seen.attempts.last for step, seen in began.items()
+    }
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "1e999", "many", ""])
+def test_a_metric_that_is_no_finite_number_is_none(value: str) -> None:
+    odd = {"winRateBase": value, "winRateBaseLow": "0.4", "winRateBaseHigh": "0.6"}
+    records = {Step(1, Stage.EVALUATE): replace(record(Outcome.SUCCEEDED), metrics=odd)}
+    assert records[Step(1, Stage.EVALUATE)].number("winRateBase") is None
+    assert win_rate(records, 1) is None
+    assert best_iteration(records) is None

@@ -125,8 +125,7 @@ def _bar(record: Record, state: str, width: int) -> RenderableType:
 
 
 def _time(record: Record, now: datetime) -> str:
-    running = _since(record.newest[-1].started, now) if record.newest and not record.finished else 0.0
-    return duration(record.seconds + running) if record.newest else ""
+    return duration(record.seconds_at(now)) if record.newest else ""
 
 
 def _since(start: str, now: datetime, end: str | None = None) -> float:

@@ -144,7 +144,7 @@ def _attempt(step: Step, attempt: Attempt, state: str, now: datetime) -> Iterato
     yield str(attempt.number)
     yield Text(attempt.outcome.value, OUTCOME_STYLES.get(attempt.outcome, "yellow"))
     yield "" if attempt.exit_code is None else str(attempt.exit_code)
-    yield duration(max(0.0, seconds_between(attempt.started, attempt.finished or timestamp(now))))
+    yield duration(attempt.seconds_at(now))
     evicted = f" (evicted {attempt.evictions} times)" if attempt.evictions else ""
     yield printable(f"{attempt.message}{evicted}")
 

@@ -8,10 +8,10 @@ from datetime import datetime
 from sppo_operator.commands.overview import (
     Resource,
     attention,
-    conditions_of,
     failed_step,
     has_ended,
     is_retrying,
+    shown_conditions,
     shown_records,
     shown_status,
 )
@@ -45,7 +45,7 @@ def explanation(source: Source, resource: Resource, now: datetime) -> Explanatio
     if not shown_status(resource):
         return _unseen(name, resource, now)
     if has_ended(resource):
-        succeeded = conditions_of(resource)["Succeeded"]["status"] == "True"
+        succeeded = shown_conditions(resource)["Succeeded"]["status"] == "True"
         return _succeeded(source, name, resource) if succeeded else _failed(source, name, resource)
     if stopped := source.stopped(resource):
         return Explanation(
@@ -96,7 +96,7 @@ def _succeeded(source: Source, name: str, resource: Resource) -> Explanation:
 
 
 def _failed(source: Source, name: str, resource: Resource) -> Explanation:
-    condition, records, step = conditions_of(resource)["Succeeded"], shown_records(resource), failed_step(resource)
+    condition, records, step = shown_conditions(resource)["Succeeded"], shown_records(resource), failed_step(resource)
     record = records.get(step, Record()) if step else Record()
     if step is None or not record.newest or condition["reason"] == "Refused":
         return Explanation(
@@ -140,7 +140,7 @@ def _code(code: int | None) -> str:
 
 
 def _under_way(source: Source, name: str, resource: Resource) -> Explanation:
-    found = conditions_of(resource)
+    found = shown_conditions(resource)
     progressing, degraded = found["Progressing"], found["Degraded"]
     if found["Suspended"]["status"] == "True":
         patch = """-p '{"spec":{"suspend":false}}'"""

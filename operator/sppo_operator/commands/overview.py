@@ -37,7 +37,7 @@ def shown_status(resource: Resource) -> Mapping[str, Any]:
     return status
 
 
-def conditions_of(resource: Resource) -> dict[str, Mapping[str, str]]:
+def shown_conditions(resource: Resource) -> dict[str, Mapping[str, str]]:
     """By type; those that are not there yet are Unknown."""
     unknown = {"status": "Unknown", "reason": "", "message": ""}
     found = dict.fromkeys(("Succeeded", "Progressing", "Queued", "Suspended", "Degraded"), unknown)
@@ -65,7 +65,7 @@ def states_of(resource: Resource) -> dict[Step, str]:
 
 
 def has_ended(resource: Resource) -> bool:
-    return conditions_of(resource)["Succeeded"]["status"] != "Unknown"
+    return shown_conditions(resource)["Succeeded"]["status"] != "Unknown"
 
 
 def failed_step(resource: Resource) -> Step | None:
@@ -75,7 +75,7 @@ def failed_step(resource: Resource) -> Step | None:
 
 def exit_status(resource: Resource) -> int:
     """Of a run that has ended, as `sppo run` ends: 0, the stage's own code if the user must change something, or 1."""
-    succeeded = conditions_of(resource)["Succeeded"]
+    succeeded = shown_conditions(resource)["Succeeded"]
     if succeeded["status"] == "True":
         return 0
     step = failed_step(resource)
@@ -95,7 +95,7 @@ def attention(resource: Resource) -> list[Note]:
 
 
 def _progressing(resource: Resource) -> Iterator[Note]:
-    found = conditions_of(resource)
+    found = shown_conditions(resource)
     progressing, queued = found["Progressing"], found["Queued"]
     if progressing["status"] == "False":
         yield Note(Level.HELP, progressing["message"])
@@ -106,14 +106,14 @@ def _progressing(resource: Resource) -> Iterator[Note]:
 
 
 def _degraded(resource: Resource) -> Iterator[str]:
-    degraded = conditions_of(resource)["Degraded"]
+    degraded = shown_conditions(resource)["Degraded"]
     if degraded["status"] == "True":
         yield degraded["message"]
 
 
 def is_retrying(resource: Resource) -> bool:
     """Whether a stage that failed waits for its next attempt."""
-    return TRIED_AGAIN in conditions_of(resource)["Progressing"]["message"]
+    return TRIED_AGAIN in shown_conditions(resource)["Progressing"]["message"]
 
 
 def step_that_matters(resource: Resource, stage: Stage | None = None, iteration: int | None = None) -> Step | None:

@@ -30,9 +30,9 @@ WIDE_COLUMNS = 116
 def headline(step: Step, record: Record) -> str:
     """The few figures of a finished step that people wait for."""
     figures = [
-        f"{words} {figure(record.number(metric))}"
+        f"{words} {figure(value)}"
         for metric, words in HEADLINES[step.stage].items()
-        if metric in record.metrics
+        if (value := record.number(metric)) is not None
     ]
     rate = win_rate({step: record}, step.iteration)
     return ", ".join([f"win rate {rate}", *figures] if rate else figures)

@@ -22,9 +22,9 @@ from sppo_operator.commands.overview import (
     Note,
     Resource,
     attention,
-    conditions_of,
     exit_status,
     has_ended,
+    shown_conditions,
     shown_records,
     shown_status,
 )
@@ -142,7 +142,7 @@ def _conclude(source: Source, view: View, resource: Resource) -> int:
         view.warn(f"warning: {note.text}")
     status = exit_status(resource)
     if status:
-        view.warn(f"error: {conditions_of(resource)['Succeeded']['message']}")
+        view.warn(f"error: {shown_conditions(resource)['Succeeded']['message']}")
         view.warn(f"See: {source.command('describe')}")
     else:
         view.finish(shown_records(resource), source.results, closing_lines(source, resource))
@@ -202,7 +202,7 @@ def runs_table(found: list[dict[str, Any]], notes: list[Note], width: int, *, ev
 def _note(run: Mapping[str, Any]) -> Note | None:
     """Why the run failed, or what it needs most."""
     if shown_status(run).get("phase") == "Failed":
-        return Note(Level.HELP, conditions_of(run)["Succeeded"]["message"])
+        return Note(Level.HELP, shown_conditions(run)["Succeeded"]["message"])
     return next(iter(attention(run)), None)
 
 

@@ -76,11 +76,7 @@ def _bars(records: Records, now: datetime) -> Iterator[Bar]:
 
 def _held_seconds(attempt: Attempt, start: datetime, end: datetime) -> float:
     """How much of an attempt its pods could not run."""
-    if attempt.active_seconds is None:
-        return 0.0
-    since = datetime.fromisoformat(attempt.active_since) if attempt.active_since else end
-    active = attempt.active_seconds + max((end - since).total_seconds(), 0.0)
-    held = (end - start).total_seconds() - active
+    held = (end - start).total_seconds() - attempt.seconds_at(end)
     return held if held >= LEAST_HELD_SECONDS else 0.0
 
 
