@@ -19,6 +19,9 @@ MARKS = ("<!-- The table is written by `make chart-files`. -->\n", "<!-- End of 
 LONGEST = 60
 """Longer defaults are not shown in the table."""
 
+FREE = ("podSecurityContext", "securityContext", "resources")
+"""Values that may be taken away with null: the cluster has defaults for them."""
+
 Value = tuple[str, ...]
 
 
@@ -56,12 +59,18 @@ def node(schema: dict[str, Any], value: Value) -> dict[str, Any]:
 
 
 def described(schema: dict[str, Any], texts: dict[Value, str]) -> dict[str, Any]:
-    """The schema, with the descriptions first in their nodes."""
+    """The schema, with the descriptions first in their nodes.
+
+    All values are required: null takes a default away, and a template without it would render something else.
+    """
     for value, text in texts.items():
         found = node(schema, value)
         rest = {key: kept for key, kept in found.items() if key != "description"}
         found.clear()
         found.update({"description": text} | rest)
+    for parent in {value[:-1] for value in texts}:
+        names = [value[-1] for value in texts if value[:-1] == parent]
+        node(schema, parent)["required"] = [name for name in names if name not in FREE]
     return schema
 
 

@@ -10,6 +10,13 @@ from helm_chart import Helm, Values
 BOTH_MONITORS = {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}
 REFUSED: dict[str, tuple[Values, str]] = {
     "unknown value": ({"replica": 2}, "additional properties 'replica' not allowed"),
+    "a value taken away": ({"workers": None}, "'': missing property 'workers'"),
+    "what keeps all runs taken away": ({"crds": {"keep": None}}, "'/crds': missing property 'keep'"),
+    "ports taken away, which would be all": (
+        {"networkPolicy": {"apiServerPorts": None}},
+        "'/networkPolicy': missing property 'apiServerPorts'",
+    ),
+    "a section taken away": ({"podDisruptionBudget": None}, "'': missing property 'podDisruptionBudget'"),
     "unknown value inside": ({"image": {"name": "x"}}, "'/image': additional properties 'name' not allowed"),
     "no replica": ({"replicas": 0}, "'/replicas': value must be one of 1, 2"),
     "three replicas": ({"replicas": 3}, "'/replicas': value must be one of 1, 2"),
@@ -52,6 +59,14 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "an interval without a unit": (
         {"metrics": {"podMonitor": {"interval": "30"}}},
         "'/metrics/podMonitor/interval': '30' does not match pattern",
+    ),
+    "an interval that alerts do not bridge": (
+        {"metrics": {"serviceMonitor": {"interval": "10m"}}},
+        "'/metrics/serviceMonitor/interval': '10m' does not match pattern",
+    ),
+    "no interval": (
+        {"metrics": {"podMonitor": {"interval": "0s"}}},
+        "'/metrics/podMonitor/interval': '0s' does not match pattern",
     ),
     "a runbook base without a slash": (
         {"prometheusRule": {"runbookBase": "https://example.com/sppo"}},
