@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +15,8 @@ from sppo_operator.spec import Run
 
 Curves = Mapping[str, Sequence[float | None]]
 Sample = Mapping[str, Any]
-Shaped = TypeVar("Shaped")
+Of = TypeVar("Of")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,6 @@ class Results:
     """The folder of one run, `DIR/<namespace>/<name>`. Every method raises DamagedError at a file that is not whole."""
 
     folder: Path
-    missing: Sequence[str] = ()
 
     @classmethod
     def of(cls, run: Run, workspace: Path) -> Results:
@@ -62,7 +62,7 @@ class Results:
 
     def finished(self, step: Step) -> bool:
         """Whether the step's artifact is there."""
-        return (self._stage(step) / "manifest.json").exists()
+        return self._manifest(step) is not None
 
     def curves(self, iteration: int) -> Curves:
         path = self._path(Step(iteration, Stage.TRAIN), "curves.json")
@@ -73,23 +73,27 @@ class Results:
         return [] if path is None else _shaped(samples_in(_read(path)), path, "no list of answers")
 
     def made(self, step: Step) -> Made | None:
-        path = self._stage(step) / "manifest.json"
-        if not path.exists():
+        """Without its provenance."""
+        path = self._manifest(step)
+        if path is None:
             return None
-        # A late attempt may have left its folder beside the one that counts, and a stage of chunks has no files.
-        notes = sorted(path.parent.glob("a-*/provenance.json"))
-        provenance = _shaped(object_in(_read(notes[0])), notes[0], "no object") if notes else {}
         manifest = _shaped(object_in(_read(path)), path, "no object")
-        return _shaped(made_in({**manifest, "provenance": provenance}), path, "no digest and figures")
+        return _shaped(made_in({**manifest, "provenance": {}}), path, "no digest and figures")
 
-    def policy(self, iteration: int) -> str | None:
+    def provenance(self, step: Step) -> Mapping[str, Any]:
+        """Empty where no attempt left notes: no manifest names them, and images of users may write none."""
+        # A late attempt may have left its folder beside the one that counts, and a stage of chunks has no files.
+        notes = sorted((self.folder / folder_of(step)).glob("a-*/provenance.json"))
+        return _shaped(object_in(_read(notes[0])), notes[0], "no object") if notes else {}
+
+    def policy(self, iteration: int) -> Path | None:
         """The model folder that the iteration trained."""
         path = self._path(Step(iteration, Stage.TRAIN), "model/config.json")
-        return None if path is None else str(path.parent)
+        return None if path is None else path.parent
 
     def _path(self, step: Step, name: str) -> Path | None:
-        manifest = self._stage(step) / "manifest.json"
-        if not manifest.exists():
+        manifest = self._manifest(step)
+        if manifest is None:
             return None
         data = _read(manifest)
         try:
@@ -98,8 +102,41 @@ class Results:
             raise _damaged(manifest, "no list of files") from error
         return paths[0] if paths else None
 
-    def _stage(self, step: Step) -> Path:
-        return self.folder / folder_of(step)
+    def _manifest(self, step: Step) -> Path | None:
+        """None before the step has finished."""
+        path = self.folder / folder_of(step) / "manifest.json"
+        try:
+            return path if path.exists() else None
+        except OSError as error:  # such as a folder that may not be entered
+            raise _damaged(path, str(error.strerror)) from error
+
+
+class WholeParts:
+    """Implements Material: a file that is not whole costs its own part, and `missing` and `say` name it."""
+
+    def __init__(self, results: Results, say: Callable[[str], object]) -> None:
+        self.missing: list[str] = []
+        self._results, self._say = results, say
+
+    def curves(self, iteration: int) -> Curves:
+        return self._part(self._results.curves, iteration, {})
+
+    def samples(self, iteration: int) -> Sequence[Sample]:
+        return self._part(self._results.samples, iteration, [])
+
+    def made(self, step: Step) -> Made | None:
+        made = self._part(self._results.made, step, None)
+        return made and replace(made, provenance=self._part(self._results.provenance, step, {}))
+
+    def _part(self, read: Callable[[Of], Found], of: Of, without: Found) -> Found:
+        try:
+            return read(of)
+        except DamagedError as error:
+            sentence = f"{error}."
+            if sentence not in self.missing:
+                self.missing.append(sentence)
+                self._say(f"warning: not in the report: {sentence}")
+            return without
 
 
 def folder_of(step: Step) -> str:
@@ -141,6 +178,8 @@ def read_json(text: str) -> Any:
 
 def _read(path: Path) -> Any:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise _damaged(path, "no regular file")
         return read_json(path.read_text("utf-8"))
     except OSError as error:
         raise _damaged(path, str(error.strerror)) from error
@@ -148,16 +187,14 @@ def _read(path: Path) -> Any:
         raise _damaged(path, "no whole JSON") from error
 
 
-def _shaped(found: Shaped | None, path: Path, why: str) -> Shaped:
+def _shaped(found: Found | None, path: Path, why: str) -> Found:
     if found is None:
         raise _damaged(path, why)
     return found
 
 
 def _damaged(path: Path, why: str) -> DamagedError:
-    return DamagedError(
-        f"{path} is damaged ({why}): restore it, or remove the folder of its stage and DIR/run.yaml and run again"
-    )
+    return DamagedError(f"{path} is damaged ({why}): restore it")
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sppo_operator.commands.reader import Fetched, UnreadError, fetched_from
 from sppo_operator.decide import Stage, Step
-from sppo_operator.results import Results
+from sppo_operator.results import Results, WholeParts
 from sppo_trainer import results as trainer
 from sppo_trainer.artifacts import Artifact, Manifest
 
@@ -50,7 +50,7 @@ def read(folder: Path, samples: int | None = 1) -> Fetched:
 
 
 def test_a_pod_reads_what_the_folder_itself_says(folder: Path) -> None:
-    fetched, there = read(folder), Results(folder)
+    fetched, there = read(folder), WholeParts(Results(folder), print)
     assert fetched.missing == ()
     assert fetched.curves(1) == there.curves(1) == {"loss": [1.0, None, 3]}
     for step in STEPS.values():

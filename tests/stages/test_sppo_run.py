@@ -93,18 +93,18 @@ def test_what_has_no_effect_here_is_said_once(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["curves.json", "manifest.json"])
-def test_a_damaged_artifact_stops_the_report_and_not_the_run(bench: Bench, name: str) -> None:
+def test_a_damaged_artifact_costs_its_part_of_the_report(bench: Bench, name: str) -> None:
     bench.run()
     (damaged,) = (bench.workspace / "lab/demo/i1/train").rglob(name)
     damaged.write_text('{"step": [1,')
     bench.manifest["spec"]["iterations"] = 2
     done = bench.run()
     assert done.returncode == 0
-    warning = f"warning: {bench.workspace}/report.html is out of date: {damaged} is damaged (no whole JSON): restore it"
+    warning = f"warning: not in the report: {damaged} is damaged (no whole JSON): restore it.\n"
     assert done.stderr.count(warning) == 1
-    refused = bench.run("report", str(bench.workspace))
-    assert refused.returncode == 65
-    assert refused.stderr.startswith(f"error: {damaged} is damaged")
+    again = bench.run("report", str(bench.workspace))
+    assert (again.returncode, again.stderr) == (0, warning)
+    assert f"{damaged} is damaged" in (bench.workspace / "report.html").read_text()
 
 
 def test_after_the_last_retry_the_run_fails_and_the_same_command_tries_again(bench: Bench) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 from sppo_operator.decide import Stage, Step
 from sppo_operator.errors import DamagedError
-from sppo_operator.results import Made, Results
+from sppo_operator.results import Made, Results, WholeParts
 
 SAMPLE = {"prompt": "p", "before": "b", "after": "a", "scoreBefore": 0.5, "scoreAfter": None}
 TRAIN, EVALUATE = "i1/train", "i1/evaluate"
@@ -37,12 +39,8 @@ def test_what_is_whole_comes_back(tmp_path: Path) -> None:
     results = Results(tmp_path)
     assert results.curves(1) == {"loss": [1, None, None, 0.5]}, "what is not finite leaves a gap"
     assert results.samples(1) == [SAMPLE]
-    assert results.made(PREPARED) == Made(metrics={"steps": 2}, content_digest="d", provenance={"host": "h"})
-    assert results.made(TRAINED) == Made(metrics={"steps": 2}, content_digest="d"), "without notes of its attempt"
-
-
-def remove(path: Path) -> None:
-    path.unlink()
+    assert results.made(PREPARED) == Made(metrics={"steps": 2}, content_digest="d")
+    assert (results.provenance(PREPARED), results.provenance(TRAINED)) == ({"host": "h"}, {})
 
 
 def curves(text: str) -> Callable[[Path], None]:
@@ -87,7 +85,7 @@ MADE = '{"files": [], "contentDigest": "d", "result": %s}'
 @pytest.mark.parametrize(("damage", "reader", "said"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], reader: str, said: str) -> None:
     damage(tmp_path)
-    with pytest.raises(DamagedError, match=rf"{said}.*: restore it, or remove the folder of its stage"):
+    with pytest.raises(DamagedError, match=rf"{said}.*: restore it$"):
         getattr(Results(tmp_path), reader)(1)
 
 
@@ -95,7 +93,58 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], reader:
 def test_damaged_notes_of_an_attempt_are_named(tmp_path: Path, text: str) -> None:
     publish(tmp_path, "prepare", "provenance.json", text)
     with pytest.raises(DamagedError, match=r"provenance\.json is damaged"):
-        Results(tmp_path).made(PREPARED)
+        Results(tmp_path).provenance(PREPARED)
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "removed": (lambda path: None, r"No such file or directory"),
+    "torn": (lambda path: path.write_text("["), "no whole JSON"),
+    "wrong type": (lambda path: path.write_text("3"), r"no (lists? of numbers|list of answers|object)"),
+    "folder": (Path.mkdir, "no regular file"),
+    "pipe": (os.mkfifo, "no regular file"),
+}
+PARTS = ["i1/train/a-1/curves.json", "i1/evaluate/a-1/samples.json", "i1/train/a-1/provenance.json"]
+
+
+def parts_shown(parts: WholeParts) -> list[str]:
+    made = parts.made(TRAINED)
+    found = (parts.curves(1), parts.samples(1), made and made.provenance)
+    return [name for name, part in zip(PARTS, found, strict=True) if part]
+
+
+@pytest.mark.parametrize(("put", "cause"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("name", PARTS)
+def test_one_bad_file_costs_its_own_part(tmp_path: Path, name: str, put: Callable[[Path], Any], cause: str) -> None:
+    publish(tmp_path, TRAIN, "provenance.json", '{"host": "h"}')
+    publish(tmp_path, TRAIN, "curves.json", '{"loss": [1]}')
+    publish(tmp_path, EVALUATE, "samples.json", json.dumps([SAMPLE]))
+    said: list[str] = []
+    parts = WholeParts(Results(tmp_path), said.append)
+    assert parts_shown(parts) == PARTS
+    (tmp_path / name).unlink()
+    put(tmp_path / name)
+    assert parts_shown(parts) == [part for part in PARTS if part != name]
+    if name.endswith("provenance.json") and cause.startswith("No such file"):
+        assert parts.missing == said == [], "no manifest names it"
+        return
+    (sentence,) = parts.missing
+    assert re.fullmatch(rf"{tmp_path / name} is damaged \({cause}\): restore it\.", sentence)
+    assert said == [f"warning: not in the report: {sentence}"]
+
+
+def test_a_bad_manifest_is_named_once(tmp_path: Path) -> None:
+    publish(tmp_path, TRAIN, "curves.json", '{"loss": [1]}')
+    manifest = tmp_path / TRAIN / "manifest.json"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    parts = WholeParts(Results(tmp_path), print)
+    assert (parts.curves(1), parts.made(TRAINED)) == ({}, None)
+    assert parts.missing == [f"{manifest} is damaged (no regular file): restore it."]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DamagedError, match=r"manifest\.json is damaged \(File name too long\)"):
+        Results(tmp_path / ("x" * 300)).made(TRAINED)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", MADE % "[]", MADE.replace('"d"', "1") % "{}"])

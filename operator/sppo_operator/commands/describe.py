@@ -55,7 +55,8 @@ async def describe(source: Source, console: Console, now: datetime) -> None:
         console.print()
         console.print(iterations(records, console.width))
     if policies := policies_of(shown_status(resource)):
-        _section(console, "Models", _pairs([(f"iteration {number}", policy) for number, policy in policies.items()]))
+        places = [(f"iteration {number}", source.place_of_model(number, place)) for number, place in policies.items()]
+        _section(console, "Models", _pairs(places))
     await _print_events(source, console, now)
     if told.colour == "red" or not has_ended(resource) or "GivenUp" in states_of(resource).values():
         await _print_log(source, console, resource)

@@ -58,9 +58,11 @@ def closing_lines(source: Source, resource: Resource) -> list[str]:
     """Where the results of a run that succeeded are."""
     policies, best = policies_of(shown_status(resource)), best_iteration(shown_records(resource))
     number = best if best in policies else max(policies, default=None)
-    lines = [] if number is None else [f"Model of iteration {number}: {policies[number]}"]
+    lines = []
+    if number is not None:
+        lines.append(f"Model of iteration {number}: {source.place_of_model(number, policies[number])}")
     report = shown_status(resource).get("report")
-    return [*lines, f"Report: {report}" if report else f"Report: {source.command('report')}"]
+    return [*lines, f"Report: {source.place_of_report(report) if report else source.command('report')}"]
 
 
 def _unseen(name: str, resource: Resource, now: datetime) -> Explanation:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sppo_operator.commands.overview import Resource, has_ended
 from sppo_operator.commands.source import Log, Object, Source, Wanted
-from sppo_operator.decide import Outcome
-from sppo_operator.errors import MissingError
-from sppo_operator.results import Material, Results
+from sppo_operator.decide import Outcome, Stage, Step
+from sppo_operator.errors import DamagedError, MissingError
+from sppo_operator.results import Material, Results, WholeParts, folder_of
 from sppo_operator.spec import Run
 from sppo_operator.status import records_of
 from sppo_operator.store import REPORT_FILE, RunFile, holder
@@ -53,7 +53,23 @@ class FolderSource(Source):
         return []
 
     async def material(self, resource: Resource, say: Callable[[str], object]) -> Material:
-        return Results.of(Run.of(resource), self.folder)
+        return WholeParts(Results.of(Run.of(resource), self.folder), say)
+
+    def place_of_model(self, iteration: int, recorded: str) -> str:
+        """Within this folder: it may have been moved or copied since the status was written."""
+        assert self.results is not None, "the resource that has the status was read"
+        step = Step(iteration, Stage.TRAIN)
+        try:
+            path = self.results.policy(iteration)
+        except DamagedError as error:
+            return f"not known: {error}"
+        if path is None:
+            return f"gone: {self.results.folder / folder_of(step)} has no finished training"
+        return str(path) if path.is_dir() else f"{path} (gone)"
+
+    def place_of_report(self, recorded: str) -> str:
+        path = self.folder / REPORT_FILE
+        return str(path) if path.exists() else f"{path} (gone: {self.command('report')} writes it again)"
 
     def report_path(self, resource: Resource) -> Path:
         return self.folder / REPORT_FILE

@@ -28,7 +28,7 @@ from sppo_operator.policy import USER_FAULT
 from sppo_operator.render import stage_config
 from sppo_operator.report.page import write_report
 from sppo_operator.result import End
-from sppo_operator.results import Results
+from sppo_operator.results import Results, WholeParts
 from sppo_operator.spec import Run
 from sppo_operator.status import CAUSES, Facts, records_of, status_of
 from sppo_operator.store import REPORT_FILE, RunFile, locked
@@ -98,7 +98,7 @@ class LocalRun:
         self._started: dict[Step, float] = {}
         self._ended: dict[Step, float] = {}
         self._written = 0.0
-        self._report_fault = ""
+        self._warned: set[str] = set()
 
     def execute(self) -> int:
         """Run until nothing is left to do; returns the number of the signal that came before, or 0."""
@@ -225,18 +225,21 @@ class LocalRun:
 
     def _policies(self, trained: list[int]) -> dict[int, str]:
         try:
-            return {number: policy for number in trained if (policy := self.results.policy(number))}
+            return {number: str(policy) for number in trained if (policy := self.results.policy(number))}
         except DamagedError:  # the next stage, which reads the policy, says so
             return {}
 
     def _write_report(self) -> None:
         """Write the report if it can be written: people can wait for it, and the run must not."""
         try:
-            write_report(self.report, self._resource, self.results)
-        except (DamagedError, OSError) as error:
-            if str(error) != self._report_fault:
-                self._view.warn(f"warning: {self.report} is out of date: {error}")
-            self._report_fault = str(error)
+            write_report(self.report, self._resource, WholeParts(self.results, self._warn_once))
+        except OSError as error:
+            self._warn_once(f"warning: {self.report} is out of date: {error}")
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            self._view.warn(sentence)
 
 
 def _picked_up(record: Record, finished: bool) -> Record:

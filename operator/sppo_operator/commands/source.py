@@ -68,6 +68,14 @@ class Source(ABC):
     async def material(self, resource: Resource, say: Callable[[str], object]) -> Material:
         """What a report shows beyond the status; what is missing says why, and so does `say`."""
 
+    def place_of_model(self, iteration: int, recorded: str) -> str:
+        """Where the model is, by the status or better."""
+        return recorded
+
+    def place_of_report(self, recorded: str) -> str:
+        """Where the report is that the run wrote itself."""
+        return recorded
+
     @abstractmethod
     def report_path(self, resource: Resource) -> Path:
         """Where the report goes unless the user says otherwise."""
