@@ -7,6 +7,10 @@ from sppo_operator.decide import Action, Fail, Finish, Outcome, Stage, Step
 from sppo_operator.facts import Records, in_order, win_rate
 from sppo_operator.spec import Run
 
+SHOWN_CHARACTERS = 4096
+"""Of one text that a model wrote, in a report or a terminal."""
+CUT_NOTE_CHARACTERS = 64
+"""More than the note of a cut has: what was cut once is not cut again."""
 VERBS = {
     Stage.PREPARE: "Preparing",
     Stage.GENERATE: "Generating",
@@ -63,6 +67,21 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes}m"
     return f"{minutes // 60}h{minutes % 60:02d}m" if minutes < 72 * 60 else f"{minutes // (24 * 60)}d"
+
+
+def exact_duration(seconds: float) -> str:
+    """Such as 45s, 1m42s, 3h20m05s: what stands in a table adds up."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest}s"
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m{rest:02d}s"
+
+
+def shortened(text: str) -> str:
+    """The text up to what a person reads of it, and how much more there is."""
+    if len(text) <= SHOWN_CHARACTERS + CUT_NOTE_CHARACTERS:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]} … {len(text) - SHOWN_CHARACTERS} more characters"
 
 
 def figure(value: float | None) -> str:

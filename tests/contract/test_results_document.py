@@ -10,10 +10,11 @@ import pytest
 from sppo_operator.commands.reader import Fetched, UnreadError, fetched_from
 from sppo_operator.decide import Stage, Step
 from sppo_operator.results import Results, WholeParts
+from sppo_operator.summary import shortened
 from sppo_trainer import results as trainer
 from sppo_trainer.artifacts import Artifact, Manifest
 
-SAMPLE = {
+SAMPLE: dict[str, Any] = {
     "prompt": "\ud800\u202e",
     "before": "b",
     "after": "a" * 9000,
@@ -56,7 +57,8 @@ def test_a_pod_reads_what_the_folder_itself_says(folder: Path) -> None:
     for step in STEPS.values():
         assert fetched.made(step) == there.made(step) is not None
     (sample,) = fetched.samples(1)
-    assert sample == SAMPLE | {"after": "a" * 8192 + " …"}, "long texts are cut"
+    assert sample == SAMPLE | {"after": shortened(SAMPLE["after"])}
+    assert shortened(sample["after"]) == sample["after"], "the page does not cut again what was cut here"
 
 
 @pytest.mark.parametrize("wanted", [None, 2])

@@ -73,5 +73,12 @@ def test_scores_that_an_oracle_does_not_give_are_left_out() -> None:
     assert page.count("score 0.50") == page.count("score ") == 1
 
 
+def test_of_a_long_text_the_beginning_is_shown() -> None:
+    texts = {name: mark * 400_000 for name, mark in (("prompt", "\u2460"), ("before", "\u2461"), ("after", "\u2462"))}
+    page = answers([sample(0.7) | texts], before="base", after="iteration 1", held_out=None)
+    assert page.count(" … 395904 more characters") == 3
+    assert [page.count(text[0]) for text in texts.values()] == [4096] * 3
+
+
 def test_no_samples_no_section() -> None:
     assert answers([], before="base", after="iteration 1", held_out=8.0) == ""

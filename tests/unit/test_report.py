@@ -13,13 +13,13 @@ import pytest
 import yaml
 from rich.console import Console
 from sppo_operator.commands.tables import headline, iterations, printable
-from sppo_operator.decide import Outcome, Stage, Step, Wait
+from sppo_operator.decide import Finish, Outcome, Stage, Step, Wait
 from sppo_operator.facts import Record
 from sppo_operator.report.page import report, write_report
 from sppo_operator.report.reproduce import manifest
 from sppo_operator.report.timeline import timeline
 from sppo_operator.results import Made
-from sppo_operator.summary import figure
+from sppo_operator.summary import exact_duration, figure
 from sppo_operator.validation import admit, parse_manifest
 from told import HOSTILE, NOW, RESOURCE, Told, at, done, evaluated, full, full_curves, full_records, resource
 
@@ -223,6 +223,53 @@ def test_what_held_an_attempt_back_is_shown(attempt: dict[str, Any], bars: list[
     titles = re.findall(r"<title>(.*?)</title>", shown)
     assert len(titles) == len(bars)
     assert all(bar in title for bar, title in zip(bars, titles, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ended", "says"),
+    [
+        (0, True, "No GPU was requested."),
+        (0, False, "No GPU was requested so far."),
+        (2, False, "GPU-seconds are counted when an attempt ends."),
+    ],
+)
+def test_without_gpu_seconds_the_report_says_why(gpus: int, ended: bool, says: str) -> None:
+    running = Record().started(at(3))
+    running = replace(running, newest=(replace(running.newest[0], gpus=gpus),))
+    step = Step(1, Stage.TRAIN)
+    of = resource({Step(0, Stage.PREPARE): done(0, 2), step: running}, Finish() if ended else Wait(step))
+    text, _ = page(of, Told())
+    assert f'<p class="note">{says}</p>' in text
+    assert "No GPU was requested" not in page(*full())[0], "where GPU-seconds were counted"
+
+
+def test_the_times_of_a_table_add_up() -> None:
+    records = {
+        Step(0, Stage.PREPARE): Record().started(at(0)).ended(Outcome.SUCCEEDED, "2026-01-31T12:00:14Z"),
+        Step(0, Stage.EVALUATE): Record().started(at(1)).ended(Outcome.SUCCEEDED, "2026-01-31T12:02:42Z"),
+    }
+    assert "0 14s 1m42s 1m56s all 14s 1m42s 1m56s" in page(resource(records), Told())[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0s"), (59.6, "1m00s"), (102, "1m42s"), (3599, "59m59s"), (12005, "3h20m05s"), (360_000, "100h00m00s")],
+)
+def test_an_exact_duration(seconds: float, shown: str) -> None:
+    assert exact_duration(seconds) == shown
+
+
+def test_a_chart_and_a_table_of_two_things_have_two_names() -> None:
+    """Steps are measured before their update, trainings after their last step."""
+    _, told = full()
+    records = full_records() | {
+        Step(1, Stage.TRAIN): done(7, 15, logRatioBest=7.4, attainedBest=0.984, attainedWorst=2.12)
+    }
+    text, read = page(resource(records), told)
+    assert "<figcaption>Log-ratio of a step&#x27;s answers before its update, nats<" in text
+    assert "What each training did to its own data, log-ratios after its last step" in read
+    assert "1 7.4 98 % 212 %" in read
+    assert "more than 100 % is past the target" in read
 
 
 def test_a_suspended_run_says_how_to_go_on() -> None:

@@ -47,6 +47,33 @@ def test_every_figure_is_whole(columns: int, titles: int) -> None:
     assert sum(line.startswith(("Held-out", "Seconds")) for line in text.splitlines()) == titles
 
 
+RESULTS_AT = [
+    (80, "iteration,win rate vs base,pass rate,tokens,KL,loss/η²", "iteration,generate,score,train,evaluate"),
+    (60, "iteration,win rate vs base,pass rate,tokens", "iteration,generate,score,train,evaluate"),
+    (40, "iteration,win rate vs base", "iteration,generate,score,train"),
+    (33, "iteration,win rate vs base", "iteration,generate,score"),
+    (32, "iteration,win rate", "iteration,generate,score"),
+    (24, "iteration,win rate", "iteration,generate"),
+]
+
+
+@pytest.mark.parametrize(("columns", "results", "times"), RESULTS_AT, ids=[str(row[0]) for row in RESULTS_AT])
+def test_on_a_narrow_terminal_whole_columns_are_left_out(columns: int, results: str, times: str) -> None:
+    text = shown(iterations(RECORDS, columns), columns)
+    heads = [line for line in text.splitlines() if "iteration" in line]
+    assert [",".join(part.strip() for part in head.strip("┃ ").split("┃")) for head in heads] == [results, times]
+    assert ("0.73 [0.69, 0.77]" if "vs base" in results else " 0.73 ") in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= columns
+
+
+def test_of_a_long_answer_the_beginning_is_shown() -> None:
+    answer = {"prompt": "p", "before": "b", "after": "a" * 400_000}
+    text = shown(samples([answer]), 240)
+    assert text.count("a") < 5000
+    assert "395904" in text
+
+
 def test_no_text_is_markup() -> None:
     answer = {"prompt": MARKUP, "before": MARKUP, "after": MARKUP}
     assert shown(samples([answer]), 240).count(MARKUP) == 3

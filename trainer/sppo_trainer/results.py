@@ -26,7 +26,8 @@ from sppo_trainer.errors import DataError, MissingError, UserError
 DOCUMENT = 1
 CURVE_POINTS = 500
 """Of each curve of one training: a hundred iterations are then 3 MB."""
-TEXT_CHARACTERS = 8192
+TEXT_CHARACTERS = 4096
+"""As much as a report shows of one."""
 STAGES = ("generate", "score", "train", "evaluate")
 
 Object = dict[str, Any]
@@ -121,7 +122,9 @@ def _samples(artifact: Artifact) -> list[Object]:
 
 def _shortened(row: Mapping[str, Any]) -> Object:
     return {
-        key: value[:TEXT_CHARACTERS] + " …" if isinstance(value, str) and len(value) > TEXT_CHARACTERS else value
+        key: f"{value[:TEXT_CHARACTERS]} … {len(value) - TEXT_CHARACTERS} more characters"
+        if isinstance(value, str) and len(value) > TEXT_CHARACTERS
+        else value
         for key, value in row.items()
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from rich.console import Group
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, win_rate
-from sppo_operator.summary import figure
+from sppo_operator.summary import figure, shortened
 
 HEADLINES = {
     Stage.PREPARE: {"rows": "prompts", "heldOut": "held out", "duplicates": "duplicates"},
@@ -22,7 +23,9 @@ HEADLINES = {
 }
 """The metrics worth a line, by stage, with the words for them."""
 RESULTS = ("win rate vs base", "pass rate", "tokens", "KL", "loss/η²")
+"""The last are left out first where a terminal is narrow; so are those below."""
 TIMED = (Stage.GENERATE, Stage.SCORE, Stage.TRAIN, Stage.EVALUATE)
+Row = tuple[str, ...]
 WIDE_COLUMNS = 116
 """From this width on results and times fit into one table with every figure whole."""
 
@@ -39,7 +42,10 @@ def headline(step: Step, record: Record) -> str:
 
 
 def iterations(records: Records, columns: int) -> Group:
-    """One row per iteration: what the policy became, and what it cost; on a narrow terminal in two tables."""
+    """One row per iteration: what the policy became, and what it cost; on a narrow terminal in two tables.
+
+    Whatever is shown is whole: columns that do not fit are left out.
+    """
     numbers = sorted({step.iteration for step in records})
     names = ["base" if number == 0 else str(number) for number in numbers]
     results = [_results(records, number) for number in numbers]
@@ -48,10 +54,20 @@ def iterations(records: Records, columns: int) -> Group:
         titles = ("iteration", *RESULTS, *TIMED)
         rows = [(name, *figures, *spent) for name, figures, spent in zip(names, results, times, strict=True)]
         return Group(_figures("Held-out results, and seconds per stage", titles, rows))
-    return Group(
-        _figures("Held-out results", ("iteration", *RESULTS), [(n, *f) for n, f in zip(names, results, strict=True)]),
-        _figures("Seconds per stage", ("iteration", *TIMED), [(n, *t) for n, t in zip(names, times, strict=True)]),
-    )
+    shown = _fitting(("iteration", *RESULTS), [(n, *f) for n, f in zip(names, results, strict=True)], columns)
+    if len(shown[0]) < 2:  # not even the win rate with its interval
+        rates = [win_rate(records, number) for number in numbers]
+        means = ["" if rate is None else f"{rate.value:.2f}" for rate in rates]
+        shown = ("iteration", "win rate"), list(zip(names, means, strict=True))
+    spent = _fitting(("iteration", *TIMED), [(n, *t) for n, t in zip(names, times, strict=True)], columns)
+    return Group(_figures("Held-out results", *shown), _figures("Seconds per stage", *spent))
+
+
+def _fitting(titles: Row, rows: Sequence[Row], columns: int) -> tuple[Row, Sequence[Row]]:
+    """The first columns, as many as are whole in a terminal of so many."""
+    widths = [max(map(len, column)) + len("│  ") for column in zip(titles, *rows, strict=True)]
+    fitting = sum(total < columns for total in accumulate(widths))
+    return titles[:fitting], [row[:fitting] for row in rows]
 
 
 def _results(records: Records, number: int) -> tuple[str, ...]:
@@ -87,7 +103,7 @@ def samples(rows: Iterable[Mapping[str, Any]]) -> Table:
     for title in ("prompt", "before", "after"):
         table.add_column(title, ratio=1)
     for row in rows:
-        table.add_row(*(printable(row[key]) for key in ("prompt", "before", "after")))
+        table.add_row(*(printable(shortened(row[key])) for key in ("prompt", "before", "after")))
     return table
 
 

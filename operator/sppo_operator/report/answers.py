@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sppo_operator.report.markup import folded, paragraph, text
 from sppo_operator.results import Sample
+from sppo_operator.summary import shortened
 
 SHOWN = 4
 """Of each kind; the others follow folded."""
@@ -74,7 +75,7 @@ def _card(sample: Sample, before: str, after: str, total: int) -> str:
     if sample.get("rank"):
         facts.append(f"rank {sample['rank']} of {total}")
     return (
-        f'<article><h4 dir="auto" tabindex="0">{text(sample["prompt"])}</h4>'
+        f'<article><h4 dir="auto" tabindex="0">{text(shortened(sample["prompt"]))}</h4>'
         f'<p class="facts">{text(", ".join(facts))}</p><div class="answers">'
         f"{_answer(before, sample['before'], sample.get('scoreBefore'))}"
         f"{_answer(after, sample['after'], sample.get('scoreAfter'))}</div></article>"
@@ -83,6 +84,6 @@ def _card(sample: Sample, before: str, after: str, total: int) -> str:
 
 def _answer(policy: str, answer: str, score: float | None) -> str:
     shown = "" if score is None else f" <b>score {score:.2f}</b>"
-    said = f'<blockquote dir="auto" tabindex="0">{text(answer)}</blockquote>'
+    said = f'<blockquote dir="auto" tabindex="0">{text(shortened(answer))}</blockquote>'
     empty = '<p class="empty">(an empty answer)</p>'
     return f'<div class="answer"><p class="facts">{text(policy)}{shown}</p>{said if answer.strip() else empty}</div>'

@@ -8,6 +8,7 @@ from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, win_rate
 from sppo_operator.report.charts import Series, line_chart
 from sppo_operator.report.markup import table, text
+from sppo_operator.report.verdict import percent
 from sppo_operator.results import Curves
 from sppo_operator.summary import figure
 
@@ -21,7 +22,7 @@ WIN_RATES = {
 }
 STEP_CHARTS: Mapping[str, Mapping[str, str]] = {
     "Loss / η²": {"lossOverEta2": "loss"},
-    "Log-ratio to the previous policy, nats": {"logRatioBest": "best", "logRatioWorst": "worst"},
+    "Log-ratio of a step's answers before its update, nats": {"logRatioBest": "best", "logRatioWorst": "worst"},
     "Gradient norm before clipping": {"gradNorm": "norm"},
     "Learning rate": {"learningRate": "rate"},
 }
@@ -45,8 +46,11 @@ RESULTS_READ = (
 )
 TRAINING_READ = (
     "Loss / η² is the squared distance from the target in units of the win rate. The log-ratio is log π(y|x) minus "
-    "that of the policy before, summed over a response: best should rise above worst; if both keep falling, training "
-    "only lowers likelihoods. Attained is the share of the target that was reached."
+    "that of the policy before, summed over a response. The chart has it for the answers of each step, before the step "
+    "learns from them: in the first epoch, what earlier steps did to answers that they have not seen. Both may fall "
+    "there; best should stay above worst. The table has it after the last step, for at most 64 prompts of the "
+    "training: best should be above 0 and worst below; where both are below 0 and fall from iteration to iteration, "
+    "training only lowers likelihoods. Attained is that log-ratio over its target: more than 100 % is past the target."
 )
 HEALTH_READ = (
     "KL says how far the policy has moved from the base. A length that runs away, responses that are cut, and texts "
@@ -55,9 +59,9 @@ HEALTH_READ = (
 )
 TRAINING_FIGURES = {
     "lossOverEta2": "loss/η²",
-    "logRatioBest": "log-ratio best",
+    "logRatioBest": "log-ratio after, best",
     "logRatioWorst": "worst",
-    "attainedBest": "attained best",
+    "attainedBest": "attained, best",
     "attainedWorst": "worst",
     "weightsChanged": "weights changed",
     "tiedPrompts": "ties",
@@ -167,9 +171,13 @@ def _training_table(records: Records) -> str:
     trained = {step.iteration: record for step, record in records.items() if step.stage is Stage.TRAIN}
     there = [metric for metric in TRAINING_FIGURES if any(metric in record.metrics for record in trained.values())]
     rows = [
-        (str(number), *(figure(trained[number].number(metric)) for metric in there))
+        (str(number), *(_trained(metric, trained[number].number(metric)) for metric in there))
         for number in sorted(trained)
         if trained[number].metrics
     ]
     titles = ("iteration", *(TRAINING_FIGURES[metric] for metric in there))
-    return table(titles, rows, caption="What each training did to its own data")
+    return table(titles, rows, caption="What each training did to its own data, log-ratios after its last step")
+
+
+def _trained(metric: str, value: float | None) -> str:
+    return percent(value) if value is not None and metric.startswith("attained") else figure(value)

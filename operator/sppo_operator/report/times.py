@@ -9,13 +9,14 @@ from sppo_operator.decide import Outcome, Stage, Step
 from sppo_operator.facts import Attempt, Record, Records, in_order
 from sppo_operator.report.markup import paragraph, table
 from sppo_operator.report.timeline import timeline
-from sppo_operator.summary import duration
+from sppo_operator.summary import duration, exact_duration
 
 BAD = set(Outcome) - {Outcome.RUNNING, Outcome.SUCCEEDED}
 
 
 def times(records: Records, numbers: Sequence[int], status: Mapping[str, Any], now: str) -> str:
-    return timeline(records, now) + _table(records, numbers) + _gpu_table(status)
+    spent = timeline(records, now) + _table(records, numbers)
+    return spent + (_gpu_table(status) or (paragraph(_no_gpus(records, status)) if spent else ""))
 
 
 def gpu_seconds(status: Mapping[str, Any]) -> int:
@@ -71,5 +72,11 @@ def _gpu_table(status: Mapping[str, Any]) -> str:
     return table(titles, [row], caption="GPUs requested, times the seconds that they were held, in the whole run")
 
 
+def _no_gpus(records: Records, status: Mapping[str, Any]) -> str:
+    if any(attempt.gpus for record in records.values() for attempt in record.newest):
+        return "GPU-seconds are counted when an attempt ends."
+    return f"No GPU was requested{'' if 'finishTime' in status else ' so far'}."
+
+
 def _spent(seconds: float) -> str:
-    return duration(seconds) if seconds else ""
+    return exact_duration(seconds) if seconds else ""
