@@ -13,7 +13,6 @@ from monitoring.panels import (
     at_once,
     coloured,
     columns,
-    grid,
     leading_to,
     lines,
     number,
@@ -33,7 +32,8 @@ def contents() -> list[Drawn | Row]:
     return [
         *_headline(),
         Row("Runs"),
-        *_runs(),
+        _runs(),
+        *_sums(),
         Row("Operator: work"),
         *operator_rows.work(),
         Row("Operator: API server and watches"),
@@ -49,34 +49,29 @@ def _headline() -> list[Drawn]:
             "Runs under way",
             "Runs that have neither succeeded nor failed, those that wait or are suspended included.",
             at_once(_count('phase!~"Succeeded|Failed"')),
-            at=grid(4, 4),
         ),
         number(
             "Failed runs",
             "Runs that wait for somebody to mend the cause, retry or delete them.",
             at_once(_count('phase="Failed"')),
-            at=grid(4, 4),
             steps=((None, GREEN), (1, RED)),
         ),
         number(
             "Operators that lead",
             "One per installation. None: no stage is started.",
             at_once(f"sum(sppo_operator_leader{{{OPERATOR}}}) or vector(0)"),
-            at=grid(4, 4),
             steps=((None, RED), (1, GREEN)),
         ),
         number(
             "Runs in the work queue",
             "Runs that wait for the operator to look at them.",
             at_once(current("sppo_operator_workqueue_depth", OPERATOR)),
-            at=grid(4, 4),
             steps=((None, GREEN), (10, ORANGE)),
         ),
         number(
             "Age of what it knows",
             "Time since the leader's oldest watch delivered something or a list confirmed it, as it does every minute.",
             at_once(current("sppo_operator_watch_age_seconds", OPERATOR)),
-            at=grid(4, 4),
             unit="s",
             decimals=0,
             steps=((None, GREEN), (180, ORANGE), (600, RED)),
@@ -85,56 +80,53 @@ def _headline() -> list[Drawn]:
             "GPUs at work",
             "GPUs that running pods of all runs requested, averaged over ten minutes.",
             at_once(f"sum(max by (namespace, run, stage) (rate(sppo_run_gpu_seconds_total{{{RUNS}}}[10m])))"),
-            at=grid(4, 4),
             decimals=1,
             no_value="none",
         ),
     ]
 
 
-def _runs() -> list[Drawn]:
+def _runs() -> Drawn:
     of_run = ("namespace", "run")
     created = current("sppo_run_created_timestamp_seconds", RUNS, *of_run)
     link = (
         f"/d/{run.UID}?var-namespace=${{__data.fields.namespace}}&var-run=${{__data.fields.run}}"
         "&${datasource:queryparam}&${__url_time_range}"
     )
+    return columns(
+        "Runs",
+        "All runs. A run's name leads to its dashboard.",
+        {
+            "_": rows(current("sppo_run_phase", RUNS, *of_run, "phase")),
+            "iteration": rows(current("sppo_run_iteration", RUNS, *of_run)),
+            "of": rows(current("sppo_run_iterations", RUNS, *of_run)),
+            "progress": rows(current("sppo_run_stage_progress_ratio", RUNS, *of_run)),
+            "win rate": rows(newest_win_rate("sppo_run_win_rate", RUNS)),
+            "low": rows(newest_win_rate("sppo_run_win_rate_low", RUNS)),
+            "high": rows(newest_win_rate("sppo_run_win_rate_high", RUNS)),
+            "failures": rows(f"sum by (namespace, run) ({current('sppo_run_failures_total', RUNS, *of_run, 'cause')})"),
+            "age": rows(f"time() - {created}"),
+        },
+        looks={
+            **dict.fromkeys(("progress", "win rate", "low", "high"), unit("percentunit")),
+            "age": unit("s"),
+            "phase": coloured(PHASES),
+            "run": leading_to("The run's dashboard", link),
+        },
+        labels=["namespace", "run", "phase"],
+        sort_by="age",
+        no_value="no runs",
+    )
+
+
+def _sums() -> list[Drawn]:
     return [
-        columns(
-            "Runs",
-            "All runs. A run's name leads to its dashboard.",
-            {
-                "_": rows(current("sppo_run_phase", RUNS, *of_run, "phase")),
-                "iteration": rows(current("sppo_run_iteration", RUNS, *of_run)),
-                "of": rows(current("sppo_run_iterations", RUNS, *of_run)),
-                "progress": rows(current("sppo_run_stage_progress_ratio", RUNS, *of_run)),
-                "win rate": rows(newest_win_rate("sppo_run_win_rate", RUNS)),
-                "low": rows(newest_win_rate("sppo_run_win_rate_low", RUNS)),
-                "high": rows(newest_win_rate("sppo_run_win_rate_high", RUNS)),
-                "failures": rows(
-                    f"sum by (namespace, run) ({current('sppo_run_failures_total', RUNS, *of_run, 'cause')})"
-                ),
-                "age": rows(f"time() - {created}"),
-            },
-            at=grid(24, 9),
-            looks={
-                **dict.fromkeys(("progress", "win rate", "low", "high"), unit("percentunit")),
-                "age": unit("s"),
-                "phase": coloured(PHASES),
-                "run": leading_to("The run's dashboard", link),
-            },
-            labels=["namespace", "run", "phase"],
-            sort_by="age",
-            no_value="no runs",
-        ),
         lines(
             "Runs by phase",
             "What the runs are doing.",
             over_time(f"sum by (phase) ({current('sppo_runs', RUNS, 'namespace', 'phase')})", "{{phase}}"),
-            at=grid(8, 8),
             unit="none",
             stacked=True,
-            low=0,
         ),
         lines(
             "Failures by cause",
@@ -143,10 +135,8 @@ def _runs() -> list[Drawn]:
             over_time(
                 f"sum by (cause) ({current('sppo_run_failures_total', RUNS, 'namespace', 'run', 'cause')})", "{{cause}}"
             ),
-            at=grid(8, 8),
             unit="none",
             stacked=True,
-            low=0,
         ),
         lines(
             "GPUs at work by namespace",
@@ -157,9 +147,7 @@ def _runs() -> list[Drawn]:
                 f"(rate(sppo_run_gpu_seconds_total{{{RUNS}}}[{INTERVAL}])))",
                 "{{namespace}}",
             ),
-            at=grid(8, 8),
             stacked=True,
-            low=0,
         ),
     ]
 

@@ -9,7 +9,6 @@ from monitoring.panels import (
     bars,
     coloured,
     columns,
-    grid,
     lines,
     over_time,
     rows,
@@ -28,47 +27,35 @@ def work() -> list[Drawn]:
             "Work queue",
             "Runs that wait to be looked at.",
             over_time(current("sppo_operator_workqueue_depth", OPERATOR), "waiting"),
-            at=grid(5, 8),
+            size=(5, 8),
             unit="none",
-            low=0,
         ),
-        lines(
-            "Wait in the work queue",
-            "How long a run waited until it was looked at.",
-            over_time(quantile(0.5, wait, OPERATOR), "p50"),
-            over_time(quantile(0.99, wait, OPERATOR), "p99"),
-            at=grid(5, 8),
-            unit="s",
-            low=0,
-        ),
+        _took("Wait in the work queue", "How long a run waited until it was looked at.", wait),
         lines(
             "Looks at runs",
             "Per second, by how they ended: done, retried after an error of the API server, failed by a fault of the "
             "operator.",
             over_time(_per_second(f"{look}_count", "result"), "{{result}}"),
-            at=grid(5, 8),
+            size=(5, 8),
             unit="ops",
             stacked=True,
-            low=0,
         ),
-        lines(
-            "Time of a look at a run",
-            "From reading what is there to writing the status.",
-            over_time(quantile(0.5, look, OPERATOR), "p50"),
-            over_time(quantile(0.99, look, OPERATOR), "p99"),
-            at=grid(5, 8),
-            unit="s",
-            low=0,
-        ),
+        _took("Time of a look at a run", "From reading what is there to writing the status.", look),
         lines(
             "Looks that ended in an error",
             "Per second, by the class of the error. ConflictError is ordinary; Fault is a bug: please report it.",
             over_time(_per_second("sppo_operator_reconcile_errors_total", "reason"), "{{reason}}"),
-            at=grid(4, 8),
+            size=(4, 8),
             unit="ops",
-            low=0,
         ),
     ]
+
+
+def _took(title: str, description: str, histogram: str) -> Drawn:
+    """How long it takes mostly, and at worst."""
+    shares = {"p50": 0.5, "p99": 0.99}
+    queries = [over_time(quantile(share, histogram, OPERATOR), name) for name, share in shares.items()]
+    return lines(title, description, *queries, size=(5, 8), unit="s")
 
 
 def calls() -> list[Drawn]:
@@ -78,42 +65,38 @@ def calls() -> list[Drawn]:
             "API calls by code",
             "Per second, without watches. Code 0 is no answer, 409 an ordinary conflict.",
             over_time(_per_second(made, "code"), "{{code}}"),
-            at=grid(5, 8),
+            size=(5, 8),
             unit="ops",
             stacked=True,
-            low=0,
         ),
         lines(
             "API calls by resource",
             "Per second, without watches.",
             over_time(_per_second(made, "verb", "resource"), "{{verb}} {{resource}}"),
-            at=grid(5, 8),
+            size=(5, 8),
             unit="ops",
             stacked=True,
-            low=0,
         ),
         lines(
             "Time of an API call, p99",
             "How long the API server took to answer.",
             over_time(quantile(0.99, "sppo_operator_api_call_seconds", OPERATOR, "verb"), "{{verb}}"),
-            at=grid(5, 8),
+            size=(5, 8),
             unit="s",
-            low=0,
         ),
         lines(
             "Age of the leader's watches",
             "Time since a watch delivered something or a list confirmed it, as it does every minute.",
             over_time(current("sppo_operator_watch_age_seconds", OPERATOR, "resource"), "{{resource}}"),
-            at=grid(5, 8),
+            size=(5, 8),
             unit="s",
-            low=0,
         ),
         bars(
             "Missed by a watch",
             "Runs of which a list showed something that no watch had delivered, which mends it. After three such lists "
             "in a row the operator starts anew.",
             over_time(f"sum by (resource) (increase({missed}{{{OPERATOR}}}[{INTERVAL}]))", "{{resource}}"),
-            at=grid(4, 8),
+            size=(4, 8),
             unit="none",
         ),
     ]
@@ -127,22 +110,20 @@ def processes() -> list[Drawn]:
             "The leader among the replicas. A change leaves a gap of some 15 seconds.",
             over_time(f"max by (namespace, pod) (sppo_operator_leader{{{OPERATOR}}})", "{{pod}}"),
             states={0: ("waits", GREY), 1: ("leads", GREEN)},
-            at=grid(6, 8),
+            size=(6, 8),
         ),
         lines(
             "Memory",
             "Resident memory by replica.",
             over_time(f"process_resident_memory_bytes {process}", "{{pod}}"),
-            at=grid(6, 8),
+            size=(6, 8),
             unit="bytes",
-            low=0,
         ),
         lines(
             "CPU",
             "Cores used, by replica.",
             over_time(f"rate(process_cpu_seconds_total[{INTERVAL}]) {process}", "{{pod}}"),
-            at=grid(6, 8),
-            low=0,
+            size=(6, 8),
         ),
         columns(
             "Replicas",
@@ -152,7 +133,7 @@ def processes() -> list[Drawn]:
                 "leads": rows(f"max by (namespace, pod) (sppo_operator_leader{{{OPERATOR}}})"),
                 "age": rows(f"max by (namespace, pod) (time() - process_start_time_seconds {process})"),
             },
-            at=grid(6, 8),
+            size=(6, 8),
             looks={"age": unit("s"), "leads": coloured({"0": GREY, "1": GREEN})},
             labels=["namespace", "pod", "version"],
             sort_by="pod",

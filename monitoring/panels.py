@@ -44,6 +44,9 @@ NO_DATA = "–"
 
 Query = prometheus.Dataquery
 Drawn = Builder[Panel]
+Size = tuple[int, int]
+"""Width and height; 24 is the whole width."""
+CARD, THIRD, WIDE = (4, 4), (8, 8), (24, 9)
 Steps = Sequence[tuple[float | None, str]]
 """Lower bounds, None for the first, and the colours from there."""
 Colours = Mapping[str, str]
@@ -70,29 +73,23 @@ def lines(
     title: str,
     description: str,
     *queries: Query,
-    at: GridPos,
+    size: Size = THIRD,
     unit: str = "short",
     stacked: bool = False,
-    low: float | None = None,
-    high: float | None = None,
 ) -> Drawn:
-    """Curves over time."""
-    panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
-    panel.targets(_named(queries)).unit(unit).no_value(NO_DATA)
+    """Curves over time, from zero."""
+    panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
+    panel.targets(_named(queries)).unit(unit).no_value(NO_DATA).min(0)
     panel.line_width(1).fill_opacity(30 if stacked else 8).show_points(kinds.VisibilityMode.AUTO).point_size(4)
     panel.legend(_legend()).tooltip(_tooltip())
     if stacked:
         panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
-    if low is not None:
-        panel.min(low)
-    if high is not None:
-        panel.max(high)
     return panel
 
 
-def bars(title: str, description: str, *queries: Query, at: GridPos, unit: str = "short") -> Drawn:
+def bars(title: str, description: str, *queries: Query, size: Size, unit: str = "short") -> Drawn:
     """Events over time: stacked bars."""
-    panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     panel.targets(_named(queries)).unit(unit).no_value(NO_DATA).min(0)
     panel.draw_style(kinds.GraphDrawStyle.BARS).fill_opacity(70).line_width(0)
     panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL))
@@ -104,7 +101,7 @@ def by_iteration(
     description: str,
     curves: Mapping[str, str],
     *,
-    at: GridPos,
+    size: Size = THIRD,
     unit: str = "short",
     bands: Mapping[str, tuple[str, str]] | None = None,
     line_at: float | None = None,
@@ -113,7 +110,7 @@ def by_iteration(
 
     `bands` names the lower and upper end of a curve's interval; `line_at` draws a dashed line at this height.
     """
-    panel = trend.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = trend.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     panel.targets(_named([rows(expression) for expression in curves.values()]))
     panel.transformations(frames.by_iteration(list(curves)))
     panel.x_field("iteration").unit(unit).decimals(3).no_value(NO_DATA)
@@ -137,14 +134,14 @@ def number(
     title: str,
     description: str,
     *queries: Query,
-    at: GridPos,
+    size: Size = CARD,
     unit: str = "short",
     steps: Steps = ((None, BLUE),),
     decimals: int | None = None,
     no_value: str = NO_DATA,
 ) -> Drawn:
     """One figure, or a few with their names."""
-    panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     panel.targets(_named(queries)).unit(unit).no_value(no_value).thresholds(_thresholds(steps))
     panel.color_mode(kinds.BigValueColorMode.VALUE).graph_mode(kinds.BigValueGraphMode.NONE)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -152,9 +149,9 @@ def number(
     return panel if decimals is None else panel.decimals(decimals)
 
 
-def word(title: str, description: str, query: Query, *, label: str, colours: Colours, at: GridPos) -> Drawn:
+def word(title: str, description: str, query: Query, *, label: str, colours: Colours, size: Size = CARD) -> Drawn:
     """The value of a label, large."""
-    panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     panel.targets(_named([query])).no_value(NO_DATA).mappings([_mapping(colours)]).thresholds(
         _thresholds(((None, BLUE),))
     )
@@ -163,30 +160,35 @@ def word(title: str, description: str, query: Query, *, label: str, colours: Col
 
 
 def gauges(
-    title: str, description: str, query: Query, *, at: GridPos, unit: str, high: float | None = None, no_value: str
+    title: str,
+    description: str,
+    query: Query,
+    *,
+    size: Size = THIRD,
+    unit: str,
+    high: float | None = None,
+    no_value: str,
 ) -> Drawn:
     """A horizontal bar per series."""
-    panel = bargauge.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = bargauge.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     panel.targets(_named([query])).unit(unit).no_value(no_value).min(0).thresholds(_thresholds(((None, BLUE),)))
     panel.orientation(kinds.VizOrientation.HORIZONTAL).display_mode(kinds.BarGaugeDisplayMode.BASIC)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     return panel if high is None else panel.max(high)
 
 
-def matrix(title: str, description: str, query: Query, *, row: str, column: str, at: GridPos, unit: str) -> Drawn:
+def matrix(title: str, description: str, query: Query, *, row: str, column: str, size: Size, unit: str) -> Drawn:
     """A bar per value of the label `row`, a numeral, stacked by the label `column`."""
-    panel = barchart.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = barchart.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     panel.targets(_named([query])).unit(unit).no_value(NO_DATA)
     panel.transformations(frames.matrix(row, column))
     panel.stacking(kinds.StackingMode.NORMAL).fill_opacity(70).line_width(0).show_value(kinds.VisibilityMode.NEVER)
     return panel.legend(_legend()).tooltip(_tooltip())
 
 
-def timeline(
-    title: str, description: str, query: Query, *, states: Mapping[int, tuple[str, str]], at: GridPos
-) -> Drawn:
+def timeline(title: str, description: str, query: Query, *, states: Mapping[int, tuple[str, str]], size: Size) -> Drawn:
     """A bar per series over time; `states` has the text and the colour of each value."""
-    panel = statetimeline.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = statetimeline.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     results = {str(value): ValueMappingResult(text=text, color=colour) for value, (text, colour) in states.items()}
     panel.targets(_named([query])).no_value(NO_DATA).mappings([ValueMap(options=results)])
     panel.thresholds(_thresholds(((None, GREY),))).color_scheme(
@@ -201,7 +203,7 @@ def columns(
     description: str,
     queries: Mapping[str, Query],
     *,
-    at: GridPos,
+    size: Size = WIDE,
     labels: Sequence[str],
     sort_by: str,
     looks: Mapping[str, Sequence[Look]] | None = None,
@@ -211,7 +213,7 @@ def columns(
 
     A name that begins with "_" only brings its labels. `sort_by` descends if it begins with "-".
     """
-    panel = table.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(at)
+    panel = table.Panel().title(title).description(description).datasource(DATASOURCE).grid_pos(_grid(size))
     panel.targets(_named(queries.values())).no_value(no_value).align(kinds.FieldTextAlignment.AUTO)
     panel.transformations(frames.joined(labels, list(queries))).cell_height(kinds.TableCellHeight.SM)
     for name, look in (looks or {}).items():
@@ -233,9 +235,9 @@ def leading_to(title: str, url: str) -> list[Look]:
     return [_property("links", [{"title": title, "url": url}])]
 
 
-def grid(width: int, height: int) -> GridPos:
-    """The size of a panel; the dashboard finds its place. 24 is the whole width."""
-    return GridPos(w=width, h=height)
+def _grid(size: Size) -> GridPos:
+    """The dashboard finds the place."""
+    return GridPos(w=size[0], h=size[1])
 
 
 def _named(queries: Iterable[Query]) -> list[Builder[Any]]:

@@ -13,7 +13,6 @@ from monitoring.panels import (
     coloured,
     columns,
     gauges,
-    grid,
     lines,
     matrix,
     number,
@@ -34,6 +33,7 @@ FIRING = f'ALERTS{{alertname=~"SPPO.+",alertstate="firing",{RUN}}}'
 def contents() -> list[Drawn | Row]:
     return [
         *_headline(),
+        *_now(),
         Row("Does the policy get better?"),
         *_win_rates(),
         Row("Training"),
@@ -57,14 +57,12 @@ def _headline() -> list[Drawn]:
             rows(current("sppo_run_phase", RUN, "phase")),
             label="phase",
             colours=PHASES,
-            at=grid(4, 4),
         ),
         number(
             "Iteration",
             "The newest iteration that has begun, and how many are planned.",
             at_once(current("sppo_run_iteration", RUN), "begun"),
             at_once(current("sppo_run_iterations", RUN), "planned"),
-            at=grid(4, 4),
         ),
         number(
             "Newest win rate against the base",
@@ -72,7 +70,7 @@ def _headline() -> list[Drawn]:
             at_once(newest_win_rate("sppo_run_win_rate_low", RUN), "low"),
             at_once(newest_win_rate("sppo_run_win_rate", RUN), "mean"),
             at_once(newest_win_rate("sppo_run_win_rate_high", RUN), "high"),
-            at=grid(7, 4),
+            size=(7, 4),
             steps=((None, RED), (0.5, GREEN)),
             decimals=2,
             no_value="not measured yet",
@@ -81,14 +79,14 @@ def _headline() -> list[Drawn]:
             "Best iteration",
             "The iteration whose policy has the highest win rate against the base: the policy to take.",
             at_once(current("sppo_run_best_iteration", RUN)),
-            at=grid(3, 4),
+            size=(3, 4),
             no_value="none yet",
         ),
         number(
             "Time since it was created",
             "Until now, or until the run succeeded or failed.",
             at_once(f"({ended} or vector(time())) - scalar({created})"),
-            at=grid(3, 4),
+            size=(3, 4),
             unit="s",
             decimals=1,
         ),
@@ -96,15 +94,20 @@ def _headline() -> list[Drawn]:
             "GPU-hours",
             "GPUs that the run's pods requested, times the time for which they could run. A run on CPUs has none.",
             at_once(f"sum(max by (stage) (sppo_run_gpu_seconds_total{{{RUN}}})) / 3600"),
-            at=grid(3, 4),
+            size=(3, 4),
             decimals=2,
             no_value="none",
         ),
+    ]
+
+
+def _now() -> list[Drawn]:
+    return [
         columns(
             "Conditions",
             "The run's conditions as they are now. Progressing and Degraded say in `kubectl sppo describe` what to do.",
             {"_": rows(current("sppo_run_condition", RUN, "condition", "status", "reason"))},
-            at=grid(12, 6),
+            size=(12, 6),
             labels=["condition", "status", "reason"],
             sort_by="condition",
         ),
@@ -112,7 +115,7 @@ def _headline() -> list[Drawn]:
             "Progress of what runs",
             "Share of the running stages that is done, as their pods report it.",
             at_once(current("sppo_run_stage_progress_ratio", RUN, "iteration", "stage"), "{{stage}} {{iteration}}"),
-            at=grid(6, 6),
+            size=(6, 6),
             unit="percentunit",
             high=1,
             no_value="no stage runs",
@@ -121,7 +124,7 @@ def _headline() -> list[Drawn]:
             "Estimated time left",
             "Until the running stages are done, as their pods estimate it.",
             at_once(current("sppo_run_stage_remaining_seconds", RUN, "iteration", "stage"), "{{stage}} {{iteration}}"),
-            at=grid(6, 6),
+            size=(6, 6),
             unit="s",
             no_value="no stage runs",
         ),
@@ -147,7 +150,7 @@ def _win_rates() -> list[Drawn]:
                     "high": seen("sppo_run_win_rate_high", training, "iteration"),
                     "second opinion": seen("sppo_run_win_rate", second, "iteration"),
                 },
-                at=grid(12, 9),
+                size=(12, 9),
                 unit="percentunit",
                 bands={"win rate": ("low", "high")},
                 line_at=0.5,
@@ -166,15 +169,11 @@ def _training() -> list[Drawn]:
             "The loss of the newest optimizer step that the running training reported, divided by eta² so that runs of "
             "different beta compare.",
             over_time(figure("lossOverEta2"), "iteration {{iteration}}"),
-            at=grid(8, 8),
-            low=0,
         ),
         lines(
             "Norm of the gradient while it trains",
             "Before it is clipped to spec.training.maxGradNorm.",
             over_time(figure("gradNorm"), "iteration {{iteration}}"),
-            at=grid(8, 8),
-            low=0,
         ),
         lines(
             "Tokens per second",
@@ -182,28 +181,23 @@ def _training() -> list[Drawn]:
             over_time(
                 current("sppo_run_stage_tokens_per_second", RUN, "iteration", "stage"), "{{stage}} {{iteration}}"
             ),
-            at=grid(8, 8),
-            low=0,
         ),
         by_iteration(
             "Loss / eta² by iteration",
             "Mean over the training of an iteration.",
             {"loss / eta²": seen("sppo_run_loss_over_eta2", RUN, "iteration")},
-            at=grid(8, 8),
         ),
         by_iteration(
             "Log-ratios by iteration",
             "How much more likely training made the best and the worst responses, in nats. Both below zero and "
             "falling: training only lowers likelihoods, and the run turns Degraded.",
             {role: seen("sppo_run_log_ratio_nats", f'{RUN},role="{role}"', "iteration") for role in ("best", "worst")},
-            at=grid(8, 8),
             line_at=0,
         ),
         by_iteration(
             "KL from the base by iteration",
             "Per response, in nats: how far the policy has moved.",
             {"KL": seen("sppo_run_kl_nats", RUN, "iteration")},
-            at=grid(8, 8),
         ),
     ]
 
@@ -220,13 +214,11 @@ def _responses() -> list[Drawn]:
                 "training prompts": of("sppo_run_response_tokens", "generate"),
                 "held out": of("sppo_run_response_tokens", "evaluate"),
             },
-            at=grid(8, 8),
         ),
         by_iteration(
             "Responses that pass",
             "Share of the responses that meets all rules of a Verifier.",
             {"training prompts": of("sppo_run_pass_ratio", "score"), "held out": of("sppo_run_pass_ratio", "evaluate")},
-            at=grid(8, 8),
             unit="percentunit",
         ),
         by_iteration(
@@ -234,7 +226,6 @@ def _responses() -> list[Drawn]:
             "Share of the sampled responses that reached spec.generation.maxTokens. A large one: raise maxTokens in a "
             "new run.",
             {"training prompts": of("sppo_run_cut_ratio", "generate")},
-            at=grid(8, 8),
             unit="percentunit",
         ),
     ]
@@ -248,7 +239,7 @@ def _stages() -> list[Drawn]:
             "The state of every stage over time. Stages that wait for others are left out.",
             over_time(stage_states(RUN), "{{iteration}} {{stage}}"),
             states={number: (state, STATE_COLOURS[state]) for state, number in STATES.items()},
-            at=grid(16, 12),
+            size=(16, 12),
         ),
         matrix(
             "Time at work by iteration",
@@ -256,7 +247,7 @@ def _stages() -> list[Drawn]:
             rows(seen("sppo_run_stage_duration_seconds", RUN, *by)),
             row="iteration",
             column="stage",
-            at=grid(8, 12),
+            size=(8, 12),
             unit="s",
         ),
         columns(
@@ -269,7 +260,6 @@ def _stages() -> list[Drawn]:
                 "time at work": rows(current("sppo_run_stage_duration_seconds", RUN, *by)),
                 "tokens per second": rows(current("sppo_run_stage_tokens_per_second", RUN, *by)),
             },
-            at=grid(24, 9),
             looks={"time at work": unit("s"), "state": coloured(STATE_COLOURS)},
             labels=["iteration", "stage", "state"],
             sort_by="-iteration",
@@ -283,7 +273,6 @@ def _costs() -> list[Drawn]:
             "GPU-seconds by stage",
             "GPUs requested times seconds for which the pods could run, over the whole run.",
             at_once(current("sppo_run_gpu_seconds_total", RUN, "stage"), "{{stage}}"),
-            at=grid(8, 8),
             unit="s",
             no_value="no GPUs requested",
         ),
@@ -292,7 +281,6 @@ def _costs() -> list[Drawn]:
             "Attempts that ended badly: the user's fault is never retried, application failures are charged to "
             "spec.retries.limit, disruptions and evictions are retried for as long as it takes.",
             at_once(current("sppo_run_failures_total", RUN, "cause"), "{{cause}}"),
-            at=grid(8, 8),
             unit="none",
             no_value="the run is gone",
         ),
@@ -300,9 +288,7 @@ def _costs() -> list[Drawn]:
             "When attempts failed",
             "Attempts that ended badly so far, over time.",
             over_time(current("sppo_run_failures_total", RUN, "cause"), "{{cause}}"),
-            at=grid(8, 8),
             unit="none",
             stacked=True,
-            low=0,
         ),
     ]
