@@ -121,10 +121,6 @@ def rows_at(name: str, iteration: int) -> Rows:
     return sorted(rows, key=lambda row: row["seed"])
 
 
-def prompts_of(rows: Rows) -> list[float]:
-    return [value for row in rows for value in row["winRates"]]
-
-
 def mean(rows: Rows, figure: str) -> float:
     return float(np.mean([row[figure] for row in rows]))
 
