@@ -1,6 +1,6 @@
 """Draws docs/report.png: the top of the report of a finished run.
 
-python tests/browser/picture.py WORKSPACE docs/report.png
+PYTHONPATH=tests/support python tests/browser/picture.py WORKSPACE docs/report.png
 """
 
 from __future__ import annotations

@@ -266,7 +266,7 @@ def test_a_chart_and_a_table_of_two_things_have_two_names() -> None:
         Step(1, Stage.TRAIN): done(7, 15, logRatioBest=7.4, attainedBest=0.984, attainedWorst=2.12)
     }
     text, read = page(resource(records), told)
-    assert "<figcaption>Log-ratio of a step&#x27;s answers before its update, nats<" in text
+    assert "<figcaption>Log-ratio before each update, nats<" in text
     assert "What each training did to its own data, log-ratios after its last step" in read
     assert "1 7.4 98 % 212 %" in read
     assert "more than 100 % is past the target" in read

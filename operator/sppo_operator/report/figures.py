@@ -22,7 +22,7 @@ WIN_RATES = {
 }
 STEP_CHARTS: Mapping[str, Mapping[str, str]] = {
     "Loss / η²": {"lossOverEta2": "loss"},
-    "Log-ratio of a step's answers before its update, nats": {"logRatioBest": "best", "logRatioWorst": "worst"},
+    "Log-ratio before each update, nats": {"logRatioBest": "best", "logRatioWorst": "worst"},
     "Gradient norm before clipping": {"gradNorm": "norm"},
     "Learning rate": {"learningRate": "rate"},
 }
@@ -59,9 +59,9 @@ HEALTH_READ = (
 )
 TRAINING_FIGURES = {
     "lossOverEta2": "loss/η²",
-    "logRatioBest": "log-ratio after, best",
+    "logRatioBest": "log-ratio best",
     "logRatioWorst": "worst",
-    "attainedBest": "attained, best",
+    "attainedBest": "attained best",
     "attainedWorst": "worst",
     "weightsChanged": "weights changed",
     "tiedPrompts": "ties",
