@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +251,6 @@ def test_run_names_are_completed_and_an_api_server_that_is_away_is_silence(tmp_p
 
 async def complete(cluster: ServedCluster, *words: str) -> bytes:
     code = "import sys; sys.argv[0] = 'kubectl_complete-sppo'; from sppo_operator.commands.cli import complete_for_kubectl as main; main()"
-    import sys
-
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, *words),
         cwd=cluster.folder,
