@@ -84,7 +84,7 @@ class Api:
         self._slots = asyncio.Semaphore(concurrent_calls)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_SECONDS))
+        self._session = aiohttp.ClientSession()
         return self
 
     async def __aexit__(
@@ -144,9 +144,9 @@ class Api:
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         await self._call("delete", "DELETE", path, body={**body, "propagationPolicy": propagation})
 
-    async def text(self, path: str, **query: str) -> str:
-        """What is not JSON, such as a pod's log."""
-        return (await self._call("get", "GET", path, query=query)).decode("utf-8", "replace")
+    async def text(self, path: str, seconds: float | None = None, /, **query: str) -> str:
+        """What is not JSON, such as a pod's log; `seconds` is how long it may take, if not as long as any call."""
+        return (await self._call("get", "GET", path, query=query, seconds=seconds)).decode("utf-8", "replace")
 
     async def lines(self, path: str, **query: str) -> AsyncIterator[bytes]:
         """The lines of an answer that comes bit by bit and may never end, such as a log that is followed."""
@@ -183,11 +183,12 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         media_type: str = "application/json",
+        seconds: float | None = None,
     ) -> bytes:
         data = None if body is None else json.dumps(body).encode()
         async with self._slots:  # also while it waits for a server that is too busy: that is what the server asks for
             for tries_left in reversed(range(THROTTLED_TRIES)):
-                status, headers, content = await self._send(verb, method, path, query, data, media_type)
+                status, headers, content = await self._send(verb, method, path, query, data, media_type, seconds)
                 if status == 429 and tries_left:
                     await self._sleep(_retry_after(headers))
                 elif status >= 400:
@@ -204,6 +205,7 @@ class Api:
         query: Mapping[str, str] | None,
         data: bytes | None,
         media_type: str,
+        seconds: float | None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         status = 0
         connection = await self._credentials.current()
@@ -217,6 +219,7 @@ class Api:
                 headers={**connection.headers(), "Content-Type": media_type},
                 ssl=self._credentials.tls or True,
                 proxy=connection.proxy_url,
+                timeout=aiohttp.ClientTimeout(total=seconds or CALL_SECONDS),
             ) as response:
                 status = response.status
                 return status, response.headers, await response.read()

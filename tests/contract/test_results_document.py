@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, samples: int | None = 1) -> Fetched:
     """As a pod's log brings it."""
-    return fetched_from(json.dumps(trainer.results(folder, "d1", samples)) + "\n")
+    return fetched_from(trainer.results(folder, "d1", samples) + "\n")
 
 
 def test_a_pod_reads_what_the_folder_itself_says(folder: Path) -> None:
@@ -73,13 +73,42 @@ def test_long_curves_are_thinned_and_say_so(folder: Path) -> None:
     assert fetched.missing == ("Of the curves of iteration 2, one step of 3 was read.",)
 
 
-def test_the_largest_document_fits_into_a_log(folder: Path) -> None:
-    """The kubelet keeps 10 MiB of a container's log."""
+def test_curves_come_to_six_digits_and_without_their_count(folder: Path) -> None:
+    publish(folder / "i2/train", {"curves.json": {"step": [1.0], "loss": [-1.23456789e-7], "gradNorm": [123456789.0]}})
+    assert read(folder).curves(2) == {"loss": [-1.23457e-7], "gradNorm": [123457000.0]}
+
+
+@pytest.mark.parametrize(("letter", "points"), [("é", 500), ("🙂", 250)], ids=["as ever", "halved"])
+def test_the_largest_document_fits_into_a_log(folder: Path, letter: str, points: int) -> None:
+    """The kubelet keeps 10 MiB of a container's log, and a line that has lost its beginning is no document."""
     names = ("step", "loss", "lossOverEta2", "logRatioBest", "logRatioWorst", "gradNorm", "learningRate")
-    curves = {name: [0.12345678901234567] * 2000 for name in names}
+    curves = {name: [-0.12345678901234567e-10] * 2000 for name in names}
     for number in range(2, 101):
         publish(folder / f"i{number}/train", {"curves.json": curves})
-    assert len(json.dumps(trainer.results(folder, "d1", 1))) < 9 * 2**20
+    samples = [SAMPLE | dict.fromkeys(("prompt", "before", "after"), letter * 9000)] * 32
+    publish(folder / "i100/evaluate", {"samples.json": samples})
+    document = trainer.results(folder, "d1", 100)
+    assert document.isascii()
+    assert len(document) <= 8 * 2**20
+    fetched = fetched_from(document)
+    assert (len(fetched.curves(100)["loss"]), len(fetched.samples(100))) == (points, 32)
+    said = f"Of the curves of 99 iterations (2 to 100), one step of {2000 // points} was read."
+    assert fetched.missing == (said,)
+    assert " more characters" in fetched.samples(100)[0]["after"][-30:]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("curves.json", [1]), ("curves.json", {"loss": 1}), ("samples.json", {}), ("samples.json", ["answer"])],
+)
+def test_a_whole_file_of_another_shape_is_named(folder: Path, file: str, content: Any) -> None:
+    stage = "train" if file == "curves.json" else "evaluate"
+    publish(folder / f"i2/{stage}", {file: content})
+    fetched = read(folder, samples=2)
+    (missing,) = fetched.missing
+    assert f"{file} has no list" in missing
+    assert (fetched.curves(2), fetched.samples(2)) == ({}, [])
+    assert len(fetched.curves(1)) == 1
 
 
 def test_a_damaged_file_costs_its_own_figures(folder: Path) -> None:

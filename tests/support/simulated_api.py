@@ -81,7 +81,7 @@ class SimulatedApi:
     async def delete(self, path: str, *, uid: str, propagation: str = "Background") -> None:
         self._call("delete", path, lambda at: self.remove(at, uid, propagation))
 
-    async def text(self, path: str, **query: str) -> str:
+    async def text(self, path: str, seconds: float | None = None, /, **query: str) -> str:
         return self._call("text", path, lambda at: self.log_of(self._found(at)))
 
     # What tests and controllers call

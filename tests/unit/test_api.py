@@ -11,7 +11,7 @@ import pytest
 from api_server import Answer, ApiServer
 from sppo_operator import api as module
 from sppo_operator import resources
-from sppo_operator.api import Api
+from sppo_operator.api import CALL_SECONDS, Api
 from sppo_operator.commands.cluster import explained
 from sppo_operator.connection import Connection
 from sppo_operator.errors import (
@@ -283,6 +283,23 @@ def test_a_log_is_text() -> None:
         assert dict(server.requests[0].query) == {"tailLines": "50"}
 
     run(scenario)
+
+
+class Silent(ApiServer):
+    async def text(self, path: str, seconds: float | None = None, /, **query: str) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_the_caller_says_how_long_a_log_may_take() -> None:
+    async def scenario() -> None:
+        async with Silent().served() as server, Api(server.login) as api:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(UnavailableError, match="no answer from the API server"):
+                await api.text(resources.pod_log("lab", "p"), 0.05)
+            assert asyncio.get_running_loop().time() - began < CALL_SECONDS / 2
+
+    asyncio.run(scenario())
 
 
 def test_a_log_that_is_followed_comes_line_by_line() -> None:

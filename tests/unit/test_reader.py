@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from simulated_api import Call, Object, SimulatedApi
+from sppo_operator.api import CALL_SECONDS
 from sppo_operator.commands.reader import WAIT_SECONDS, Fetched, fetch, reader_pod
 from sppo_operator.decide import Stage, Step
 from sppo_operator.errors import ForbiddenError, UnavailableError
@@ -38,6 +39,8 @@ class Cluster(SimulatedApi):
         super().__init__()
         self.states: Iterator[Object] = iter(states)
         self.log = log
+        self.log_seconds = 0.0
+        """How long the log takes to come."""
         self.said: list[str] = []
         self.seconds = 0.0
         self.admission = lambda pod: pod.update(status={"phase": "Pending"})
@@ -48,6 +51,11 @@ class Cluster(SimulatedApi):
 
     def log_of(self, pod: Object) -> str:
         return self.log
+
+    async def text(self, path: str, seconds: float | None = None, /, **query: str) -> str:
+        if (seconds or CALL_SECONDS) < self.log_seconds:
+            raise UnavailableError("no answer from the API server")
+        return await super().text(path, **query)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
@@ -156,9 +164,30 @@ def test_a_pod_that_was_pulled_in_the_end_is_read() -> None:
     assert cluster.fetched().missing == ()
 
 
-def test_of_thinned_curves_the_report_says_so() -> None:
-    cluster = Cluster([ended(0)], log=json.dumps(DOCUMENT | {"every": {"1": 3}}))
-    assert cluster.fetched().missing == ("Of the curves of iteration 1, one step of 3 was read.",)
+@pytest.mark.parametrize(
+    ("every", "sentences"),
+    [
+        ({"1": 3}, ("Of the curves of iteration 1, one step of 3 was read.",)),
+        (
+            {"1": 3, "2": 4, "3": 4, "5": 4},
+            (
+                "Of the curves of iteration 1, one step of 3 was read.",
+                "Of the curves of 3 iterations (2 to 5), one step of 4 was read.",
+            ),
+        ),
+        ({"1": [3]}, ("Of the curves of iteration 1, one step of [3] was read.",)),
+    ],
+    ids=["one", "many", "another shape"],
+)
+def test_of_thinned_curves_the_report_says_so(every: Object, sentences: tuple[str, ...]) -> None:
+    cluster = Cluster([ended(0)], log=json.dumps(DOCUMENT | {"every": every}))
+    assert cluster.fetched().missing == sentences
+
+
+def test_a_large_log_has_time_to_come() -> None:
+    cluster = Cluster([ended(0)], log=json.dumps(DOCUMENT))
+    cluster.log_seconds = 40.0
+    assert cluster.fetched().missing == ()
 
 
 def test_parts_of_another_shape_are_named() -> None:

@@ -24,10 +24,14 @@ from sppo_trainer.artifacts import Artifact
 from sppo_trainer.errors import DataError, MissingError, UserError
 
 DOCUMENT = 1
+LOG_BYTES = 8 * 2**20
+"""Of the kubelet's 10 MiB: a line whose beginning is gone is no document, and a runtime adds to every 16 KiB."""
 CURVE_POINTS = 500
-"""Of each curve of one training: a hundred iterations are then 3 MB."""
+"""Of each curve of one training. Halved, as is the next, until the document is small enough."""
 TEXT_CHARACTERS = 4096
 """As much as a report shows of one."""
+NOT_SHOWN = "step"
+"""A curve that counts the others' points."""
 STAGES = ("generate", "score", "train", "evaluate")
 
 Object = dict[str, Any]
@@ -40,18 +44,28 @@ def main() -> NoReturn:
     parser.add_argument("--samples", type=int, help="the iteration whose answers are wanted")
     options = parser.parse_args()
     try:
-        # ASCII: a log passes through many hands, and a lone surrogate of a model's must not end it.
-        print(json.dumps(results(options.folder, options.digest, options.samples)), flush=True)
+        print(results(options.folder, options.digest, options.samples), flush=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
     sys.exit(0)
 
 
-def results(folder: Path, digest: str, samples_of: int | None) -> Object:
+def results(folder: Path, digest: str, samples_of: int | None) -> str:
     """The document; raises MissingError or DataError if the folder is not that run's."""
     _check_owner(folder, digest)
-    document: Object = {"results": DOCUMENT, "made": {}, "curves": {}, "every": {}, "samples": {}, "damaged": []}
+    document = _collected(folder, samples_of)
+    points, characters = CURVE_POINTS, TEXT_CHARACTERS
+    while True:
+        # ASCII: a log passes through many hands, and a lone surrogate of a model's must not end it.
+        written = json.dumps(_shortened(document, points, characters))
+        if len(written) <= LOG_BYTES or points == 1:
+            return written
+        points, characters = points // 2, characters // 2
+
+
+def _collected(folder: Path, samples_of: int | None) -> Object:
+    document: Object = {"results": DOCUMENT, "made": {}, "curves": {}, "samples": {}, "damaged": []}
     for name, artifact in _artifacts(folder):
         number = str(_iteration_of(name))
         _collect(document, "made", name, _made, artifact)
@@ -59,12 +73,22 @@ def results(folder: Path, digest: str, samples_of: int | None) -> Object:
             _collect(document, "curves", number, _curves, artifact)
         if name == f"i{samples_of}/evaluate":
             _collect(document, "samples", number, _samples, artifact)
-    for number, curves in document["curves"].items():
-        every = -(-max(map(len, curves.values()), default=0) // CURVE_POINTS)
-        if every > 1:
-            document["every"][number] = every
-            document["curves"][number] = {key: values[::every] for key, values in curves.items()}
     return document
+
+
+def _shortened(document: Object, points: int, characters: int) -> Object:
+    """At most so many points of each curve, and so many characters of each text; both say that something is gone."""
+    every = {
+        number: step
+        for number, curves in document["curves"].items()
+        if (step := -(-max(map(len, curves.values()), default=0) // points)) > 1
+    }
+    curves = {
+        number: {name: values[:: every.get(number, 1)] for name, values in curves.items()}
+        for number, curves in document["curves"].items()
+    }
+    samples = {number: [_cut(row, characters) for row in rows] for number, rows in document["samples"].items()}
+    return document | {"curves": curves, "every": every, "samples": samples}
 
 
 def _check_owner(folder: Path, digest: str) -> None:
@@ -112,18 +136,31 @@ def _made(artifact: Artifact) -> Object:
     }
 
 
-def _curves(artifact: Artifact) -> Any:
-    return _parsed(artifact.path("curves.json"))
+def _curves(artifact: Artifact) -> dict[str, list[Any]]:
+    """To six digits: more than a chart shows, and half as long."""
+    path = artifact.path("curves.json")
+    curves = _parsed(path)
+    if not (isinstance(curves, dict) and all(isinstance(values, list) for values in curves.values())):
+        raise DataError(f"{path} has no lists of numbers: restore it")
+    return {
+        name: [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
+        for name, values in curves.items()
+        if name != NOT_SHOWN
+    }
 
 
 def _samples(artifact: Artifact) -> list[Object]:
-    return [_shortened(row) for row in _parsed(artifact.path("samples.json"))]
+    path = artifact.path("samples.json")
+    samples = _parsed(path)
+    if not (isinstance(samples, list) and all(isinstance(row, dict) for row in samples)):
+        raise DataError(f"{path} has no list of answers: restore it")
+    return samples
 
 
-def _shortened(row: Mapping[str, Any]) -> Object:
+def _cut(row: Mapping[str, Any], characters: int) -> Object:
     return {
-        key: f"{value[:TEXT_CHARACTERS]} … {len(value) - TEXT_CHARACTERS} more characters"
-        if isinstance(value, str) and len(value) > TEXT_CHARACTERS
+        key: f"{value[:characters]} … {len(value) - characters} more characters"
+        if isinstance(value, str) and len(value) > characters
         else value
         for key, value in row.items()
     }
@@ -132,7 +169,7 @@ def _shortened(row: Mapping[str, Any]) -> Object:
 def _parsed(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no whole JSON: restore it") from error
 
 

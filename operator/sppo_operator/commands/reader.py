@@ -16,7 +16,7 @@ from typing import Any
 from sppo_operator.api import Api
 from sppo_operator.decide import Stage, Step
 from sppo_operator.errors import ApiError, ForbiddenError, NotFoundError, RefusedError, UserError
-from sppo_operator.facts import best_iteration, in_order
+from sppo_operator.facts import Records, best_iteration, in_order
 from sppo_operator.jobs import (
     CONTAINER,
     CONTAINER_SECURITY,
@@ -46,6 +46,8 @@ HOPELESS_SECONDS = 10.0
 DEADLINE_SECONDS = 180
 """The last resort where the pod could not be deleted."""
 POLL_SECONDS = 0.5
+LOG_SECONDS = 60.0
+"""For a document of at most 8 MiB, also where a megabit comes per second."""
 QUOTED_CHARACTERS = 300
 LIKE = Stage.PREPARE
 """The stage whose pods the reader is like: it mounts the claim and pulls the image, and needs no GPU."""
@@ -99,8 +101,37 @@ def reader_pod(resource: Mapping[str, Any], name: str) -> Manifest:
     """Like a pod of prepare, but it cannot write. Raises UserError if there is no claim, or no image is known yet."""
     run = Run.of(resource)
     template = template_of(run, LIKE)
-    status = resource.get("status", {})
-    records = records_of(resource)
+    container = _container(run, resource.get("status", {}), records_of(resource))
+    owner = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "SPPORun",
+        "name": run.name,
+        "uid": resource["metadata"]["uid"],
+    }
+    metadata = {
+        "name": name,
+        "namespace": run.namespace,
+        # Not the label of the run's own pods: the operator must not take it for one.
+        "labels": {**template.get("labels", {}), REPORT_LABEL: run.name, "app.kubernetes.io/managed-by": "sppo"},
+        "annotations": dict(template.get("annotations", {})),
+        "ownerReferences": [owner],
+    }
+    spec = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": DEADLINE_SECONDS,
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        "affinity": _beside(run),
+        "containers": [container],
+        "volumes": [workspace_volume(run)],
+        **{field: template[field] for field in POD_FIELDS if field in template},
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _container(run: Run, status: Mapping[str, Any], records: Records) -> Manifest:
     # That of the newest attempt wrote what is read; the status may have one by now that no attempt has run.
     ran = [attempt.image for step in in_order(records) for attempt in records[step].newest if attempt.image]
     image = run.spec.get("image") or (ran[-1] if ran else status.get("image"))
@@ -110,50 +141,16 @@ def reader_pod(resource: Mapping[str, Any], name: str) -> Manifest:
     command = ["python", "-m", "sppo_trainer.results", f"{WORKSPACE}/{run.namespace}/{run.name}"]
     command += ["--digest", status.get("digest") or run.digest()]
     command += ["--samples", str(best)] if best is not None else []
-    owner = {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": "SPPORun",
-        "name": run.name,
-        "uid": resource["metadata"]["uid"],
-    }
     return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "namespace": run.namespace,
-            # Not the label of the run's own pods: the operator must not take it for one.
-            "labels": {**template.get("labels", {}), REPORT_LABEL: run.name, "app.kubernetes.io/managed-by": "sppo"},
-            "annotations": dict(template.get("annotations", {})),
-            "ownerReferences": [owner],
-        },
-        "spec": {
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "terminationGracePeriodSeconds": 1,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": POD_SECURITY,
-            "affinity": _beside(run),
-            "containers": [
-                {
-                    "name": CONTAINER,
-                    "image": image,
-                    "command": command,
-                    "env": [{"name": "HOME", "value": HOME}],
-                    "resources": {
-                        "requests": {"cpu": "100m", "memory": "128Mi"},
-                        "limits": {"cpu": "1", "memory": "1Gi"},
-                    },
-                    # Not in the volume itself: some drivers cannot attach a disk twice, once to read and once to write.
-                    "volumeMounts": [{"name": WORKSPACE_VOLUME, "mountPath": WORKSPACE, "readOnly": True}],
-                    "terminationMessagePolicy": "FallbackToLogsOnError",
-                    "securityContext": CONTAINER_SECURITY,
-                }
-            ],
-            "volumes": [workspace_volume(run)],
-            **{field: template[field] for field in POD_FIELDS if field in template},
-        },
+        "name": CONTAINER,
+        "image": image,
+        "command": command,
+        "env": [{"name": "HOME", "value": HOME}],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        # Not in the volume itself: some drivers cannot attach a disk twice, once to read and once to write.
+        "volumeMounts": [{"name": WORKSPACE_VOLUME, "mountPath": WORKSPACE, "readOnly": True}],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": CONTAINER_SECURITY,
     }
 
 
@@ -168,10 +165,7 @@ def fetched_from(log: str) -> Fetched:
         raise UnreadError("the pod's log has no document that this command reads: use the sppo of the run's operator")
     missing = [str(sentence) for sentence in _list(document.get("damaged"))]
     curves, samples, made = (_checked(document, part, check, missing) for part, check in PARTS.items())
-    missing += [
-        f"Of the curves of iteration {number}, one step of {every} was read."
-        for number, every in _object(document.get("every")).items()
-    ]
+    missing += _thinned(_object(document.get("every")))
     return Fetched(all_curves=curves, all_samples=samples, all_made=made, missing=tuple(missing))
 
 
@@ -183,6 +177,21 @@ def _checked(document: Mapping[str, Any], part: str, check: Callable[[Any], Any]
     checked = {key: check(value) for key, value in _object(document.get(part)).items()}
     missing += [f"{part} of {key} are not what this command reads." for key, value in checked.items() if value is None]
     return {key: value for key, value in checked.items() if value is not None}
+
+
+def _thinned(every: Mapping[str, Any]) -> list[str]:
+    """A sentence for all iterations whose curves have one step of as many."""
+    alike: dict[str, list[str]] = {}
+    for number, steps in every.items():
+        alike.setdefault(str(steps), []).append(number)
+    return [
+        f"Of the curves of {_iterations(numbers)}, one step of {steps} was read." for steps, numbers in alike.items()
+    ]
+
+
+def _iterations(numbers: Sequence[str]) -> str:
+    first, *others = numbers
+    return f"{len(numbers)} iterations ({first} to {others[-1]})" if others else f"iteration {first}"
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -215,7 +224,7 @@ async def _log_of(
     try:
         await api.create(pods(namespace), pod)
         ended = await _ended(api, path, sleep, clock)
-        log = await api.text(pod_log(namespace, name), container=CONTAINER)
+        log = await api.text(pod_log(namespace, name), LOG_SECONDS, container=CONTAINER)
     except ApiError as error:
         refused = isinstance(error, ForbiddenError | RefusedError) and error.call.startswith("create")
         needed = f"create, get and delete of pods and get of pods/log in namespace {namespace} are needed"
