@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,8 @@ from sppo_operator.spec import Run
 
 Curves = Mapping[str, Sequence[float | None]]
 Sample = Mapping[str, Any]
+LATEST_SECONDS = 2.0**36
+"""Since 1970, in the year 4147: so long after such a start is still a time that can be written."""
 Of = TypeVar("Of")
 Found = TypeVar("Found")
 
@@ -84,7 +86,7 @@ class Results:
         """Empty where no attempt left notes: no manifest names them, and images of users may write none."""
         # A late attempt may have left its folder beside the one that counts, and a stage of chunks has no files.
         notes = sorted((self.folder / folder_of(step)).glob("a-*/provenance.json"))
-        return _shaped(object_in(_read(notes[0])), notes[0], "no object") if notes else {}
+        return _shaped(notes_in(_read(notes[0])), notes[0], "no notes of an attempt") if notes else {}
 
     def policy(self, iteration: int) -> Path | None:
         """The model folder that the iteration trained."""
@@ -145,7 +147,7 @@ def folder_of(step: Step) -> str:
 
 
 def curves_in(data: Any) -> Curves | None:
-    """Checked curves, None if it is something else; so are the three below."""
+    """Checked curves, None if it is something else; so are those below."""
     is_whole = isinstance(data, dict) and all(
         isinstance(values, list) and all(value is None or _is_number(value) for value in values)
         for values in data.values()
@@ -161,11 +163,19 @@ def object_in(data: Any) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
+def notes_in(data: Any) -> dict[str, Any] | None:
+    """An attempt's notes about itself."""
+    if not isinstance(data, dict):
+        return None
+    times = [data[key] for key in ("started", "seconds") if data.get(key) is not None]
+    return data if all(_is_number(time) and 0 <= time < LATEST_SECONDS for time in times) else None
+
+
 def made_in(data: Any) -> Made | None:
     if not isinstance(data, dict):
         return None
-    metrics, digest, provenance = (data.get(key) for key in ("result", "contentDigest", "provenance"))
-    if not (isinstance(metrics, dict) and isinstance(digest, str) and isinstance(provenance, dict)):
+    metrics, digest, provenance = data.get("result"), data.get("contentDigest"), notes_in(data.get("provenance"))
+    if not (isinstance(metrics, dict) and isinstance(digest, str)) or provenance is None:
         return None
     figures = {name: value for name, value in metrics.items() if isinstance(value, str) or _is_number(value)}
     return Made(metrics=figures, content_digest=digest, provenance=provenance)
@@ -198,7 +208,7 @@ def _damaged(path: Path, why: str) -> DamagedError:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _is_sample(row: Any) -> bool:

@@ -87,4 +87,4 @@ def shortened(text: str) -> str:
 def figure(value: float | None) -> str:
     if value is None:
         return ""
-    return str(int(value)) if value % 1 == 0 and abs(value) >= 1 else f"{value:.3g}"
+    return str(int(value)) if value % 1 == 0 and 1 <= abs(value) < 1e15 else f"{value:.3g}"

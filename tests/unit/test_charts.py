@@ -22,6 +22,8 @@ NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda value: round(va
         (1, 1, True, [1, 2]),
         (-3, 12, False, [-5, 0, 5, 10, 15]),
         (0.5, 0.5, False, [0.5, 0.6]),
+        (0, 2.5e-12, False, [0, 5e-13, 1e-12, 1.5e-12, 2e-12, 2.5e-12]),
+        (0, 5e-324, False, [0, 0.2]),
     ],
 )
 def test_ticks(low: float, high: float, whole: bool, expected: list[float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,7 +19,7 @@ from sppo_operator.facts import Record
 from sppo_operator.report.page import report, write_report
 from sppo_operator.report.reproduce import manifest
 from sppo_operator.report.timeline import timeline
-from sppo_operator.results import Made
+from sppo_operator.results import LATEST_SECONDS, Made
 from sppo_operator.summary import exact_duration, figure
 from sppo_operator.validation import admit, parse_manifest
 from told import HOSTILE, NOW, RESOURCE, Told, at, done, evaluated, full, full_curves, full_records, resource
@@ -128,7 +129,15 @@ def test_metrics_that_are_no_finite_numbers_are_left_out(value: str) -> None:
     assert {headline(step, record) for step, record in odd.items()} == {""}
 
 
-@pytest.mark.parametrize("value", ["nan", "-inf", "inf"])
+@pytest.mark.parametrize("value", ["1e308", "-1.7e308", "5e-324", "1e-12", "-1"])
+def test_a_page_comes_of_metrics_and_curves_of_any_size(value: str) -> None:
+    odd = {step: replace(it, metrics=dict.fromkeys(it.metrics, value)) for step, it in full_records().items()}
+    curves = {name: [float(value), None, 0.0, -float(value)] for name in full_curves()}
+    told = replace(full()[1], by_training={1: curves, 2: {name: [None] for name in curves}})
+    assert "Failures and retries" in page(resource(odd), told)[1]
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "inf", "1e+308"])
 def test_a_figure_is_text_whatever_it_is(value: str) -> None:
     assert figure(float(value)) == value
 
@@ -152,6 +161,9 @@ def test_what_the_status_forgot_of_older_iterations_comes_from_the_artifacts() -
     assert "f" * 64 in read
     assert "77s" in read
     assert page(of, Told(by_step={step: Made() for step in many}))[1].ids[0] == "results", "without any notes"
+    last = math.nextafter(LATEST_SECONDS, 0)
+    made = {Step(1, Stage.TRAIN): Made(provenance={"started": last, "seconds": last})}
+    assert "train 1, attempt" in report(of, Told(by_step=made), NOW)
 
 
 def test_the_manifest_can_be_applied_again() -> None:

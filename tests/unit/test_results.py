@@ -64,6 +64,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "curve that is a number": (curves('{"step": 3}'), "curves", "curves.json is damaged"),
     "curve of words": (curves('{"step": ["one"]}'), "curves", "curves.json is damaged"),
     "infinite curve": (curves('{"step": [1e999]}'), "curves", "curves.json is damaged"),
+    "curve beyond all numbers": (curves(f'{{"step": [1{"0" * 400}]}}'), "curves", "curves.json is damaged"),
     "curves in a list": (curves("[]"), "curves", "curves.json is damaged"),
     "torn manifest": (manifest('{"files'), "policy", "manifest.json is damaged"),
     "manifest without files": (manifest("{}"), "curves", "manifest.json is damaged"),
@@ -89,7 +90,19 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], reader:
         getattr(Results(tmp_path), reader)(1)
 
 
-@pytest.mark.parametrize("text", ["{", "[]"], ids=["torn", "list"])
+NOTES = {
+    "torn": "{",
+    "list": "[]",
+    "far future": '{"started": 1e18, "seconds": 1}',
+    "no year": '{"started": 1099511627776}',
+    "endless": '{"started": 1, "seconds": 1e999}',
+    "backwards": '{"started": 1, "seconds": -1}',
+    "time in words": '{"started": "today"}',
+    "larger than any number": f'{{"seconds": 1{"0" * 400}}}',
+}
+
+
+@pytest.mark.parametrize("text", NOTES.values(), ids=NOTES)
 def test_damaged_notes_of_an_attempt_are_named(tmp_path: Path, text: str) -> None:
     publish(tmp_path, "prepare", "provenance.json", text)
     with pytest.raises(DamagedError, match=r"provenance\.json is damaged"):
@@ -99,7 +112,7 @@ def test_damaged_notes_of_an_attempt_are_named(tmp_path: Path, text: str) -> Non
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "removed": (lambda path: None, r"No such file or directory"),
     "torn": (lambda path: path.write_text("["), "no whole JSON"),
-    "wrong type": (lambda path: path.write_text("3"), r"no (lists? of numbers|list of answers|object)"),
+    "wrong type": (lambda path: path.write_text("3"), r"no (lists? of numbers|list of answers|notes of an attempt)"),
     "folder": (Path.mkdir, "no regular file"),
     "pipe": (os.mkfifo, "no regular file"),
 }

@@ -38,6 +38,13 @@ def test_the_claim_follows_the_interval(rate: float, claim: str, tone: Tone) -> 
     assert (found.claim, found.tone, found.remarks) == (claim, tone, ())
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.29, "29"), (-0.001, "0"), (12.34, "1234"), (1e20, "1e+22"), (1e308, "inf")]
+)
+def test_percentages_of_any_size(value: float, shown: str) -> None:
+    assert percent(value) == f"{shown}\N{NO-BREAK SPACE}%"
+
+
 def test_percentages_are_those_of_the_tables() -> None:
     value = 0.925
     rate = WinRate(value=value, low=value, high=value)

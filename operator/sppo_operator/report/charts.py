@@ -19,6 +19,8 @@ LABEL_PIXELS = 14
 DODGE_PIXELS = 7
 """How far the intervals of two series stand apart at one x."""
 MARK_LABEL_PIXELS = 24
+SMALLEST, LARGEST = 1e-300, 1e300
+"""Differences beyond them may be zero or infinite."""
 
 Point = tuple[float, float]
 
@@ -56,7 +58,7 @@ def line_chart(
     cover: Sequence[float] = (),
     marks: Mapping[float, str] | None = None,
 ) -> str:
-    """One chart; empty if there are no points.
+    """One chart; empty if there are no points, or none that can be drawn together.
 
     `reference` draws a dashed line at that height, `cover` has values that the y axis holds whatever the data are,
     `marks` a labelled vertical line at each x.
@@ -68,6 +70,8 @@ def line_chart(
     ys = [y for line in series for _, y in line.points]
     ys += [end for line in series for both in line.intervals for end in both]
     ys += [*cover, *(() if reference is None else (reference,))]
+    if max(map(abs, ys)) > LARGEST:
+        return ""
     x, y = _x_axis(min(xs), max(xs)), _y_axis(min(ys), max(ys))
     colours = {name: number % COLOURS for number, name in enumerate(dict.fromkeys(line.name for line in series))}
     parts = [_grid(x, y, x_title), _marks(marks or {}, x)]
@@ -87,12 +91,12 @@ def line_chart(
 
 def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Round numbers that cover low..high in at most about six steps."""
-    span = (high - low) or abs(high) or 1.0
+    span = next((span for span in (high - low, abs(high)) if span > SMALLEST), 1.0)
     power = 10.0 ** math.floor(math.log10(span / 5))
     step = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= 6)
     step = max(1.0, step) if whole else step
     first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, max(last, first + 1) + 1)]
 
 
 def figure_of(value: float) -> str:

@@ -55,9 +55,9 @@ def interval(rate: WinRate) -> str:
     return f"95\N{NO-BREAK SPACE}% interval {_hundredths(rate.low)} to {percent(rate.high)}"
 
 
-def _hundredths(value: float) -> int:
+def _hundredths(value: float) -> str:
     """Rounded as WinRate shows it: 0.925 is 0.93 there, and 92.5 would be 92."""
-    return round(100 * float(f"{value:.2f}"))
+    return f"{100 * float(f'{value:.2f}') + 0.0:.6g}"  # no sign before a zero
 
 
 def _headline(records: Records) -> Verdict:
