@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from opened import Open
+from sppo_operator.report.page import report
+from told import NOW, Told, full, full_curves
 
 WIDTHS = (360, 1600)
 SCHEMES = ("light", "dark")
@@ -125,6 +127,19 @@ def test_no_text_of_a_chart_is_cut(opened: Open) -> None:
       }).map(t => t.textContent);
     })""")
     assert cut == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_labels_of_a_chart_are_seen(opened: Open, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "small.html"
+    curves = {name: [-3.1e-10, -1.7e-10] for name in full_curves()}
+    path.write_text(report(full()[0], Told(by_training={1: curves}), NOW), "utf-8")
+    hidden = opened(width=width, path=path).ask("""() => [...document.querySelectorAll("#training svg text")].filter(t => {
+      const svg = t.closest("svg"), frame = svg.getBoundingClientRect(), box = t.getBoundingClientRect();
+      const seen = getComputedStyle(svg).overflow === "visible" ? {left: 0, right: innerWidth} : frame;
+      return box.left < seen.left || box.right > seen.right;
+    }).map(t => t.textContent)""")
+    assert hidden == []
 
 
 def test_charts_and_regions_have_names_for_those_who_do_not_see_them(opened: Open) -> None:

@@ -45,7 +45,7 @@ section { padding: 1.2rem clamp(.8rem, 2vw, 1.6rem) 1.4rem; margin-top: 1.2rem; 
 #training .charts > .note, #health .charts > .note { grid-column: 1 / -1; }
 @media (min-width: 78rem) { #health .charts > .note { grid-column: span 2; } }
 figure { margin: 0; min-width: 0; } figcaption { font-weight: 600; font-size: .95rem; }
-.chart svg[role=img] { display: block; width: 100%; height: auto; max-width: 34rem; }
+.chart svg[role=img] { display: block; width: 100%; height: auto; max-width: 34rem; overflow: visible; }
 .keys { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-weight: 400; font-size: .88rem; color: var(--soft); }
 .key svg { width: .85em; height: .85em; margin-right: .35em; vertical-align: -.05em; }
 svg text { fill: var(--soft); font: 12.5px system-ui, "Segoe UI", sans-serif; font-variant-numeric: tabular-nums; }
