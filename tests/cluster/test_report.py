@@ -21,6 +21,8 @@ from standin_runs import standin
 
 MINUTES = 60.0
 READERS = "sppo.dev/report"
+CURVE = "<figcaption>Log-ratio before each update, nats<"
+"""Only the claim has it."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ Report = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def report(lab: Lab, space: Namespace, tmp_path: Path) -> Iterator[Report]:
-    """Starts the command in a folder of its own."""
+    """Starts the command in a folder of its own; at the end, no pod may be left, whatever the command met."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*options: str, kubeconfig: Path = lab.kubeconfig) -> subprocess.Popen[str]:
@@ -58,9 +60,6 @@ def report(lab: Lab, space: Namespace, tmp_path: Path) -> Iterator[Report]:
     for process in started:
         process.kill()
         print(*process.communicate())
-
-
-def no_pod_is_left(lab: Lab, space: Namespace) -> None:
     lab.until("pods", space.name, lambda pods: not pods, selector=READERS, seconds=20)
 
 
@@ -73,10 +72,9 @@ def test_the_report_has_the_curves_and_the_answers_of_the_claim(
     assert error.startswith("Reading curves and answers from the run's claim (pod demo-report-")
     page = (tmp_path / "demo-report.html").read_text("utf-8")
     assert "Not in this report" not in page
-    assert "Log-ratio to the previous policy" in page
+    assert CURVE in page
     assert "Why &lt;b&gt;now&lt;/b&gt;?" in page
     assert "stand-in" in page, "the notes of an attempt"
-    no_pod_is_left(lab, space)
 
 
 def test_the_real_trainer_reads_its_own_artifacts(
@@ -108,9 +106,8 @@ def test_the_real_trainer_reads_its_own_artifacts(
     assert "warning" not in error
     page = (tmp_path / "real.html").read_text("utf-8")
     assert "loss, 2: 0.0045" in page
-    assert "0.432" in page
+    assert "43\N{NO-BREAK SPACE}%" in page, "attainedBest"
     assert "a-real-host" in page
-    no_pod_is_left(lab, space)
 
 
 def test_without_the_right_to_create_pods_the_report_comes_from_the_status(
@@ -126,7 +123,7 @@ def test_without_the_right_to_create_pods_the_report_comes_from_the_status(
     assert "Not in this report." in page
     assert sentence in page.replace("&quot;", '"')
     assert "Win rate with 95 % interval" in page
-    assert "Log-ratio to the previous policy" not in page
+    assert CURVE not in page
     assert lab.list("pods", space.name, READERS) == []
 
 
@@ -157,7 +154,6 @@ def test_an_image_that_cannot_be_pulled_is_not_waited_for(
     assert "cannot start (" in error
     assert "correct spec.image" in error
     assert "correct spec.image" in (tmp_path / "none.html").read_text("utf-8")
-    no_pod_is_left(lab, space)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
@@ -182,4 +178,3 @@ def test_a_command_that_is_stopped_leaves_no_pod_and_no_file(
     assert (process.returncode, out) == (status, ""), error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
-    no_pod_is_left(lab, space)
