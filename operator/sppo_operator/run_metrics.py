@@ -112,9 +112,14 @@ def series_of(resource: Object, now: float) -> Iterator[Series]:
     iterations = sorted(status.get("iterations", ()), key=lambda iteration: int(iteration["number"]))
     yield from _run(resource, status, iterations)
     yield from _gpu_seconds(status, iterations, now)
-    for iteration in iterations[:1] + iterations[1:][-DETAILED_ITERATIONS:]:
+    detailed = iterations[:1] + iterations[1:][-DETAILED_ITERATIONS:]
+    # The newest policy is measured against the best one, however long ago that was.
+    rated = {status.get("bestIteration"), *(iteration["number"] for iteration in detailed)}
+    for iteration in iterations:
+        if iteration["number"] in rated:
+            yield from _win_rates(str(iteration["number"]), iteration.get("winRate", {}))
+    for iteration in detailed:
         number = str(iteration["number"])
-        yield from _win_rates(number, iteration.get("winRate", {}))
         for stage in iteration.get("stages", ()):
             at = (number, stage["stage"])
             yield "stage_state", (*at, stage["state"]), 1.0

@@ -87,6 +87,11 @@ RUNS: dict[str, tuple[Object, str, list[str]]] = {
         "win_rate",
         [f'{{iteration="{number}",against="base",oracle="training"}} 0.5' for number in (0, 5, 6, 7, 8)],
     ),
+    "the best iteration is shown however old it is": (
+        {"bestIteration": 2, "iterations": [at(number, winRate={"base": {"low": "0.5"}}) for number in range(9)]},
+        "win_rate_low",
+        [f'{{iteration="{number}",against="base",oracle="training"}} 0.5' for number in (0, 2, 5, 6, 7, 8)],
+    ),
     "GPU-seconds of what ended": ({"gpuSeconds": {"train": 100, "score": 0}}, "gpu_seconds", ['{stage="train"} 100', '{stage="score"} 0']),
 }  # fmt: skip
 
