@@ -240,8 +240,8 @@ def test_what_held_an_attempt_back_is_shown(attempt: dict[str, Any], bars: list[
 @pytest.mark.parametrize(
     ("gpus", "ended", "says"),
     [
-        (0, True, "No GPU was requested."),
-        (0, False, "No GPU was requested so far."),
+        (0, True, "No GPU was requested from Kubernetes."),
+        (0, False, "No GPU was requested from Kubernetes so far."),
         (2, False, "GPU-seconds are counted when an attempt ends."),
     ],
 )

@@ -75,7 +75,7 @@ def _gpu_table(status: Mapping[str, Any]) -> str:
 def _no_gpus(records: Records, status: Mapping[str, Any]) -> str:
     if any(attempt.gpus for record in records.values() for attempt in record.newest):
         return "GPU-seconds are counted when an attempt ends."
-    return f"No GPU was requested{'' if 'finishTime' in status else ' so far'}."
+    return f"No GPU was requested from Kubernetes{'' if 'finishTime' in status else ' so far'}."
 
 
 def _spent(seconds: float) -> str:
