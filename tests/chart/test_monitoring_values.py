@@ -53,6 +53,14 @@ def test_the_policy_can_be_left_out(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize("monitor", MONITORS)
+def test_a_scrape_may_take_as_long_as_the_interval(helm: Helm, monitor: str) -> None:
+    kind, endpoints = MONITORS[monitor]
+    chosen = {"enabled": True, "interval": "1m", "scrapeTimeout": "60s"}
+    [endpoint] = one(helm.render({"metrics": {monitor: chosen}}), kind)["spec"][endpoints]
+    assert (endpoint["interval"], endpoint["scrapeTimeout"]) == ("1m", "60s")
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
 def test_a_monitor_scrapes_the_port_of_metrics_and_leaves_the_namespaces_of_runs_alone(
     helm: Helm, monitor: str
 ) -> None:

@@ -37,6 +37,8 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "a label's key": ({"podLabels": {"a b": "c"}}, "'/podLabels': additional properties 'a b' not allowed"),
     "a label's text": ({"podLabels": {"a": "b c"}}, "'/podLabels/a': 'b c' does not match pattern"),
     "an amount": ({"resources": {"limits": {"memory": "512 MB"}}}, "'/resources/limits/memory': '512 MB'"),
+    "less than nothing": ({"resources": {"limits": {"memory": -1}}}, "'/resources/limits/memory': minimum: got -1, want 0"),
+    "less than nothing, as text": ({"resources": {"limits": {"memory": "-1Gi"}}}, "'/resources/limits/memory': '-1Gi'"),
     "a flag without dashes": ({"extraArgs": ["relist-seconds=30"]}, "'/extraArgs/0': 'relist-seconds=30'"),
     "a variable without a name": ({"env": [{"value": "x"}]}, "'/env/0': missing property 'name'"),
     "a toleration's field": ({"tolerations": [{"keys": "x"}]}, "'/tolerations/0': additional properties 'keys'"),
@@ -55,6 +57,26 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "an address without its length": (
         {"networkPolicy": {"apiServerCIDRs": ["192.0.2.1"]}},
         "'/networkPolicy/apiServerCIDRs/0': '192.0.2.1' does not match pattern",
+    ),
+    "a length that no address has": (
+        {"networkPolicy": {"apiServerCIDRs": ["192.0.2.0/33"]}},
+        "'/networkPolicy/apiServerCIDRs/0': '192.0.2.0/33' does not match pattern",
+    ),
+    "an address that is none": (
+        {"networkPolicy": {"ingressFrom": [{"ipBlock": {"cidr": "192.0.256.0/24"}}]}},
+        "'/networkPolicy/ingressFrom/0/ipBlock/cidr': '192.0.256.0/24' does not match pattern",
+    ),
+    "a peer of two kinds": (
+        {"networkPolicy": {"ingressFrom": [{"ipBlock": {"cidr": "192.0.2.0/24"}, "namespaceSelector": {}}]}},
+        "networkPolicy.ingressFrom has a peer with an ipBlock and a selector, which Kubernetes refuses: make two peers of it",
+    ),
+    "a scrape that takes longer than the interval": (
+        {"metrics": {"podMonitor": {"interval": "30s", "scrapeTimeout": "1m"}}},
+        "metrics.podMonitor.scrapeTimeout is 1m, and Prometheus refuses what is longer than the interval: choose at most 30s",
+    ),
+    "a scrape that takes no time": (
+        {"metrics": {"serviceMonitor": {"scrapeTimeout": "0s"}}},
+        "'/metrics/serviceMonitor/scrapeTimeout': '0s' does not match pattern",
     ),
     "an interval without a unit": (
         {"metrics": {"podMonitor": {"interval": "30"}}},
@@ -82,11 +104,19 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "a label of the chart": (
         {"extraLabels": {"app.kubernetes.io/name": "x"}},
-        "extraLabels has app.kubernetes.io/name, which the chart sets itself: choose another label",
+        "extraLabels has app.kubernetes.io/name, which is set without you: choose another label",
+    ),
+    "a label of Helm": (
+        {"podLabels": {"app.kubernetes.io/managed-by": "me"}},
+        "podLabels has app.kubernetes.io/managed-by, which is set without you: choose another label",
+    ),
+    "a label of a ReplicaSet": (
+        {"podLabels": {"pod-template-hash": "1"}},
+        "podLabels has pod-template-hash, which is set without you: choose another label",
     ),
     "a label of the chart, for a monitor": (
         {"metrics": {"podMonitor": {"labels": {"app.kubernetes.io/component": "x"}}}},
-        "metrics.podMonitor.labels has app.kubernetes.io/component, which the chart sets itself",
+        "metrics.podMonitor.labels has app.kubernetes.io/component, which is set without you",
     ),
     "a flag of another value": ({"extraArgs": ["--workers=8"]}, "extraArgs has --workers: set the value workers instead"),
     "a flag of the probes": ({"extraArgs": ["--http-port=9"]}, "extraArgs has --http-port, which the chart's probes and"),

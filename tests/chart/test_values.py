@@ -180,6 +180,12 @@ def test_drained_nodes_wait_for_so_many_operators(helm: Helm, chosen: int) -> No
     assert of_kind(helm.render({"podDisruptionBudget": {"enabled": False}}), "PodDisruptionBudget") == []
 
 
+@pytest.mark.parametrize("amount", ["1e9", "1.5", ".5", "+2Gi", "3Pi", 1e9, 2])
+def test_amounts_may_be_written_as_kubernetes_reads_them(helm: Helm, amount: str | float) -> None:
+    values = {"resources": {"limits": {"memory": amount}}}
+    assert container(helm.render(values))["resources"]["limits"]["memory"] in (amount, str(amount))
+
+
 @pytest.mark.parametrize(
     ("release", "values", "name"),
     [
@@ -187,10 +193,22 @@ def test_drained_nodes_wait_for_so_many_operators(helm: Helm, chosen: int) -> No
         ("prod", {}, "prod-sppo-operator"),
         ("my-sppo-operator-2", {}, "my-sppo-operator-2"),
         ("prod", {"fullnameOverride": "alignment"}, "alignment"),
+        ("v1.2", {"metrics": {"serviceMonitor": {"enabled": True}}}, "v1-2-sppo-operator"),
+        ("2nd", {}, "2nd-sppo-operator"),
+        (f"{'a' * 48}.b", {}, f"{'a' * 48}-b"),
+        (f"{'a' * 49}.b", {}, "a" * 49),
     ],
 )
 def test_objects_are_named_after_the_release(helm: Helm, release: str, values: Values, name: str) -> None:
     assert one(helm.render(values, release=release), "Deployment", name)
+
+
+def test_the_name_of_a_service_begins_with_a_letter(helm: Helm) -> None:
+    values = {"metrics": {"serviceMonitor": {"enabled": True}}}
+    message = helm.refusal(values, release="2nd")
+    assert "the objects would be named 2nd-sppo-operator" in message
+    assert "set fullnameOverride" in message
+    assert one(helm.render(values | {"fullnameOverride": "second"}, release="2nd"), "Service", "second")
 
 
 def test_two_releases_in_one_namespace_share_no_object(helm: Helm) -> None:

@@ -27,7 +27,7 @@ EVERYTHING: Values = {
     "extraLabels": {"example.com/team": "alignment"},
     "podLabels": {"example.com/scrape": "yes"},
     "podAnnotations": {"example.com/note": "A: text, with 'signs'"},
-    "metrics": {"podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}}},
+    "metrics": {"podMonitor": {"enabled": True, "interval": "15s", "scrapeTimeout": "15s", "labels": {"release": "prometheus"}}},
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}, "runbookBase": "https://git.example.com/sppo/"},
     "dashboards": {"enabled": True, "namespace": "grafana", "annotations": {"grafana_folder": "SPPO"}},
 }  # fmt: skip
@@ -40,7 +40,7 @@ INSTALLATIONS: dict[str, Values] = {
     "two other namespaces": {"watchNamespace": "team-a,team-b"},
     "images by digest": {"image": {"digest": OPERATOR_DIGEST}, "trainer": {"image": {"digest": TRAINER_DIGEST}}},
     "everything, PodMonitor": EVERYTHING,
-    "everything, ServiceMonitor": EVERYTHING | {"metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}},
+    "everything, ServiceMonitor": EVERYTHING | {"metrics": {"serviceMonitor": {"enabled": True, "scrapeTimeout": "30s", "labels": {"release": "prometheus"}}}},
     "a cluster that chooses users": {"podSecurityContext": {"runAsUser": None, "runAsGroup": None}},
     "as little as possible": {
         "replicas": 1,

@@ -45,9 +45,9 @@ class Helm:
         assert finished.returncode == 0, finished.stderr
         return objects(finished.stdout)
 
-    def refusal(self, values: Values) -> str:
+    def refusal(self, values: Values, *, release: str = RELEASE) -> str:
         """What Helm says about values that it refuses."""
-        finished = _template(self.binary, json.dumps(values), RELEASE, NAMESPACE)
+        finished = _template(self.binary, json.dumps(values), release, NAMESPACE)
         assert finished.returncode, "Helm takes these values"
         return finished.stderr
 

@@ -1,6 +1,6 @@
 {{- define "sppo-operator.fullname" -}}
 {{- $name := ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
-{{- default $name .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- default (replace "." "-" $name) .Values.fullnameOverride | trunc 50 | trimAll "-" -}}
 {{- end -}}
 
 {{- define "sppo-operator.selectorLabels" -}}
@@ -58,6 +58,17 @@ labels:
 {{- else -}}
 {{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
 {{- end -}}
+{{- end -}}
+
+{{- /* Of a monitor's values. honorLabels: a series of a run has the run's namespace, which the scraped pod's must not replace. */ -}}
+{{- define "sppo-operator.endpoint" -}}
+port: http
+path: /metrics
+interval: {{ .interval }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+honorLabels: true
 {{- end -}}
 
 {{- /* The namespaces of watchNamespace, separated by commas. */ -}}
