@@ -67,14 +67,15 @@ def test_only_the_wanted_answers_are_sent(folder: Path, wanted: int | None) -> N
 
 
 def test_long_curves_are_thinned_and_say_so(folder: Path) -> None:
-    publish(folder / "i2/train", {"curves.json": {"loss": list(range(1001))}})
+    steps = [float(step) for step in range(1, 1002)]
+    publish(folder / "i2/train", {"curves.json": {"step": steps, "loss": list(range(1001))}})
     fetched = read(folder)
-    assert fetched.curves(2)["loss"] == list(range(0, 1001, 3))
+    assert fetched.curves(2) == {"step": steps[::3], "loss": list(range(0, 1001, 3))}
     assert fetched.missing == ("Of the curves of iteration 2, one step of 3 was read.",)
 
 
-def test_curves_come_to_six_digits_and_without_their_count(folder: Path) -> None:
-    publish(folder / "i2/train", {"curves.json": {"step": [1.0], "loss": [-1.23456789e-7], "gradNorm": [123456789.0]}})
+def test_curves_come_to_six_digits(folder: Path) -> None:
+    publish(folder / "i2/train", {"curves.json": {"loss": [-1.23456789e-7], "gradNorm": [123456789.0]}})
     assert read(folder).curves(2) == {"loss": [-1.23457e-7], "gradNorm": [123457000.0]}
 
 

@@ -194,6 +194,23 @@ def test_long_curves_make_no_long_report() -> None:
     assert curves.count('<path class="dot"') == 3 * 5 + 2, "the ends of the lines, and the two keys"
 
 
+@pytest.mark.parametrize(
+    ("steps", "shown"),
+    [
+        ([1, 101, 201], ["loss, 1: 0.3", "loss, 101: 0.2", "loss, 201: 0.1", "loss, 202: 0.3", "loss, 402: 0.1"]),
+        ([], ["loss, 1: 0.3", "loss, 3: 0.1", "loss, 4: 0.3", "loss, 6: 0.1"]),
+        ([1, None, 3], ["loss, 3: 0.1", "loss, 6: 0.1"]),
+        ([1, 2, 1e308], ["loss, 3: 0.1", "loss, 6: 0.1"]),
+    ],
+    ids=["thinned", "without steps", "a step that is none", "an impossible step"],
+)
+def test_curves_lie_at_their_steps(steps: list[float | None], shown: list[str]) -> None:
+    curves = {"step": steps, "lossOverEta2": [0.3, 0.2, 0.1]}
+    text, _ = page(resource(full_records()), Told(by_training={1: curves, 2: curves}))
+    for point in shown:
+        assert point in text
+
+
 def test_the_file_is_replaced_whole(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text("old")

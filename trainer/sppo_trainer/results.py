@@ -30,8 +30,6 @@ CURVE_POINTS = 500
 """Of each curve of one training. Halved, as is the next, until the document is small enough."""
 TEXT_CHARACTERS = 4096
 """As much as a report shows of one."""
-NOT_SHOWN = "step"
-"""A curve that counts the others' points."""
 STAGES = ("generate", "score", "train", "evaluate")
 
 Object = dict[str, Any]
@@ -145,7 +143,6 @@ def _curves(artifact: Artifact) -> dict[str, list[Any]]:
     return {
         name: [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
         for name, values in curves.items()
-        if name != NOT_SHOWN
     }
 
 

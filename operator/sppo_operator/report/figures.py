@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, win_rate
@@ -26,6 +26,7 @@ STEP_CHARTS: Mapping[str, Mapping[str, str]] = {
     "Gradient norm before clipping": {"gradNorm": "norm"},
     "Learning rate": {"learningRate": "rate"},
 }
+LAST_STEP = 2.0**40
 SHARE = (0.0, 1.0)
 """What a chart of shares covers: a hundredth must not look like much."""
 BOTH = {"held-out answers": Stage.EVALUATE, "training samples": Stage.GENERATE}
@@ -78,10 +79,8 @@ def results(records: Records, numbers: Sequence[int]) -> str:
 def training(records: Records, curves: Mapping[int, Curves]) -> str:
     """`curves` by iteration, in their order."""
     marks: dict[float, str] = {}
-    first = 1
-    for number, of_iteration in curves.items():
-        marks[first] = str(number) if marks else f"iteration {number}"
-        first += max(map(len, of_iteration.values()), default=0)
+    for before, number, _ in _one_after_the_other(curves):
+        marks[before + 1] = str(number) if marks else f"iteration {number}"
     charts = [
         line_chart(title, "optimizer step", _in_a_row(curves, names), cover=(0.0,), marks=marks)
         for title, names in STEP_CHARTS.items()
@@ -133,14 +132,29 @@ def _by_iteration(records: Records, numbers: Sequence[int], title: str, lines: L
 
 def _in_a_row(curves: Mapping[int, Curves], names: Mapping[str, str]) -> list[Series]:
     """One series per curve and iteration; an iteration's steps follow those of the one before."""
-    series, first = [], 1
-    for of_iteration in curves.values():
+    series = []
+    for before, number, steps in _one_after_the_other(curves):
         for key, name in names.items():
-            values = of_iteration.get(key, ())
-            points = [(float(step), value) for step, value in enumerate(values, first) if value is not None]
+            values = zip(steps, curves[number].get(key, ()), strict=False)
+            points = [(before + step, value) for step, value in values if value is not None]
             series.append(Series(name=name, points=points))
-        first += max(map(len, of_iteration.values()), default=0)
     return series
+
+
+def _one_after_the_other(curves: Mapping[int, Curves]) -> Iterator[tuple[float, int, Sequence[float]]]:
+    """How many steps came before, the iteration, and its own steps."""
+    before = 0.0
+    for number, of_iteration in curves.items():
+        steps = _steps(of_iteration)
+        yield before, number, steps
+        before += max(steps, default=0.0)
+
+
+def _steps(curves: Curves) -> Sequence[float]:
+    """Thinned curves lack some. Points are counted where a user's image names no steps, or impossible ones."""
+    points = max(map(len, curves.values()), default=0)
+    named = [step for step in curves.get("step", ()) if step is not None and 1 <= step <= LAST_STEP]
+    return named if len(named) == points else [float(step) for step in range(1, points + 1)]
 
 
 def _results_table(records: Records, numbers: Sequence[int]) -> str:
