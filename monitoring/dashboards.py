@@ -35,7 +35,7 @@ ANNOTATION_TEXTS = {"titleFormat": "{{alertname}}", "textFormat": "{{namespace}}
 
 def rendered() -> dict[str, str]:
     """The text of each dashboard by the name of its file."""
-    of_run = _dashboard(run.UID, run.TITLE, run.DESCRIPTION, run.FIRING, "now-6h")
+    of_run = _dashboard(run.UID, run.TITLE, run.DESCRIPTION, run.FIRING, "now-24h")
     of_run.with_variable(_variable("namespace", "label_values(sppo_run_info, namespace)"))
     of_run.with_variable(_variable("run", 'label_values(sppo_run_info{namespace="$namespace"}, run)'))
     of_fleet = _dashboard(fleet.UID, fleet.TITLE, fleet.DESCRIPTION, fleet.FIRING, "now-3h")

@@ -25,7 +25,10 @@ from monitoring.panels import (
 
 UID = "sppo-run"
 TITLE = "SPPO / Run"
-DESCRIPTION = "One SPPORun: its win rate, training, stages and failures."
+DESCRIPTION = (
+    "One SPPORun: its win rate, training, stages and failures. "
+    "Curves by iteration have what was seen within the time range."
+)
 RUN = 'namespace="$namespace",run="$run"'
 FIRING = f'ALERTS{{alertname=~"SPPO.+",alertstate="firing",{RUN}}}'
 
@@ -163,6 +166,9 @@ def _training() -> list[Drawn]:
     def figure(name: str) -> str:
         return f'max by (iteration) (sppo_run_stage_figure{{{RUN},stage="train",figure="{name}"}})'
 
+    by = ("iteration", "stage")
+    speed = current("sppo_run_stage_tokens_per_second", RUN, *by)
+    running = current("sppo_run_stage_state", f'{RUN},state="Running"', *by)
     return [
         lines(
             "Loss / eta² while it trains",
@@ -177,10 +183,8 @@ def _training() -> list[Drawn]:
         ),
         lines(
             "Tokens per second",
-            "Tokens that a stage samples or trains on, as it reports them.",
-            over_time(
-                current("sppo_run_stage_tokens_per_second", RUN, "iteration", "stage"), "{{stage}} {{iteration}}"
-            ),
+            "Tokens that a running stage samples or trains on, as it reports them.",
+            over_time(f"{speed} and {running}", "{{stage}} {{iteration}}"),
         ),
         by_iteration(
             "Loss / eta² by iteration",
