@@ -19,7 +19,6 @@ FLAGS = [
 ]
 IGNORED = {
     "container-image-pull-policy": "tags are versions and do not move, and a node without its registry starts an operator",
-    "deployment-has-host-podantiaffinity": "topologySpreadConstraints do it, for zones too and per version",
 }
 """Checks that no installation passes, and why."""
 CHOSEN = {

@@ -53,6 +53,9 @@ def selectors(items: list[Object]) -> dict[str, Any]:
         f"constraint {index}": one["labelSelector"]
         for index, one in enumerate(pod(items)["spec"].get("topologySpreadConstraints", ()))
     }
+    apart = pod(items)["spec"].get("affinity", {}).get("podAntiAffinity", {})
+    for index, one in enumerate(apart.get("preferredDuringSchedulingIgnoredDuringExecution", ())):
+        found[f"term {index}"] = one["podAffinityTerm"]["labelSelector"]
     for item in items:
         if item["kind"] in ("Deployment", "PodDisruptionBudget", "PodMonitor"):
             found[item["kind"]] = item["spec"]["selector"]

@@ -43,6 +43,10 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "a variable without a name": ({"env": [{"value": "x"}]}, "'/env/0': missing property 'name'"),
     "a toleration's field": ({"tolerations": [{"keys": "x"}]}, "'/tolerations/0': additional properties 'keys'"),
     "an affinity's field": ({"affinity": {"node": {}}}, "'/affinity': additional properties 'node' not allowed"),
+    "a term without its key": (
+        {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"namespaces": ["a"]}]}}},
+        "'/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0': missing property 'topologyKey'",
+    ),
     "a constraint without its key": (
         {"topologySpreadConstraints": [{"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]},
         "'/topologySpreadConstraints/0': missing property 'topologyKey'",

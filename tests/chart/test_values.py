@@ -116,7 +116,7 @@ def test_a_service_account_has_its_annotations_and_gives_its_token_to_no_other_p
     assert account["automountServiceAccountToken"] is False
 
 
-@pytest.mark.parametrize("field", ["nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"])
+@pytest.mark.parametrize("field", ["nodeSelector", "tolerations", "priorityClassName", "imagePullSecrets"])
 def test_a_field_of_the_pods_is_passed_on(helm: Helm, field: str) -> None:
     assert pod(helm.render(EVERYTHING))["spec"][field] == EVERYTHING[field]
     assert field not in pod(helm.render())["spec"]
@@ -153,31 +153,6 @@ def test_a_number_of_the_security_context_can_be_left_to_the_cluster(helm: Helm)
         "securityContext"
     ]
     assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-
-
-def test_replicas_are_spread_over_nodes_and_zones_of_one_version(helm: Helm) -> None:
-    constraints = pod(helm.render())["spec"]["topologySpreadConstraints"]
-    assert [one["topologyKey"] for one in constraints] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
-    assert all(one["matchLabelKeys"] == ["pod-template-hash"] for one in constraints)
-
-
-def test_a_constraint_keeps_its_own_selector(helm: Helm) -> None:
-    constraint = {
-        "topologyKey": "rack",
-        "maxSkew": 2,
-        "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": {"matchLabels": {"a": "b"}},
-    }
-    assert pod(helm.render({"topologySpreadConstraints": [constraint]}))["spec"]["topologySpreadConstraints"] == [
-        constraint
-    ]
-
-
-@pytest.mark.parametrize("chosen", [0, 1, 2])
-def test_drained_nodes_wait_for_so_many_operators(helm: Helm, chosen: int) -> None:
-    budget = one(helm.render({"podDisruptionBudget": {"maxUnavailable": chosen}}), "PodDisruptionBudget")
-    assert budget["spec"]["maxUnavailable"] == chosen
-    assert of_kind(helm.render({"podDisruptionBudget": {"enabled": False}}), "PodDisruptionBudget") == []
 
 
 @pytest.mark.parametrize("amount", ["1e9", "1.5", ".5", "+2Gi", "3Pi", 1e9, 2])

@@ -94,9 +94,11 @@ def test_its_pods_satisfy_pod_security_restricted() -> None:
 def test_selectors_find_the_pods() -> None:
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"].items()
     spread = [constraint["labelSelector"] for constraint in POD["topologySpreadConstraints"]]
+    [apart] = POD["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     for selector in (
         DEPLOYMENT["spec"]["selector"],
         *spread,
+        apart["podAffinityTerm"]["labelSelector"],
         OPERATOR["PodDisruptionBudget", "sppo-operator"]["spec"]["selector"],
         OPERATOR["NetworkPolicy", "sppo-operator"]["spec"]["podSelector"],
     ):

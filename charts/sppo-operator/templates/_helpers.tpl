@@ -49,6 +49,16 @@ labels:
   namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
+{{- /* Of (list root terms): lets each term select the operator's pods, unless it has a labelSelector. It prints nothing. */ -}}
+{{- define "sppo-operator.select" -}}
+{{- $root := index . 0 -}}
+{{- range $term := index . 1 -}}
+{{- if not (hasKey $term "labelSelector") -}}
+{{- $_ := set $term "labelSelector" (dict "matchLabels" (include "sppo-operator.selectorLabels" $root | fromYaml)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* Of (list root image). */ -}}
 {{- define "sppo-operator.image" -}}
 {{- $root := index . 0 -}}
