@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import re
+from calendar import monthrange
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sppo_operator.schema import JSON_TYPES, Cause, shown
 
-FIELDS = frozenset(
-    {
-        *("name", "generateName", "namespace", "labels", "annotations", "finalizers", "ownerReferences"),
-        *("uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "managedFields"),
-        *("deletionTimestamp", "deletionGracePeriodSeconds"),
-    }
-)
-GO_TYPES: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("name", "generateName", "namespace", "resourceVersion", "creationTimestamp"), (str, "string")),
-    "uid": (str, "types.UID"),
-    "generation": (int, "int64"),
-    **dict.fromkeys(("labels", "annotations"), (dict, "map[string]string")),
-    "finalizers": (list, "[]string"),
-    "ownerReferences": (list, "[]v1.OwnerReference"),
+STRUCTS = {
+    "v1.ObjectMeta": {
+        **dict.fromkeys(("name", "generateName", "namespace", "selfLink", "resourceVersion"), "string"),
+        "uid": "types.UID",
+        **dict.fromkeys(("generation", "deletionGracePeriodSeconds"), "int64"),
+        **dict.fromkeys(("creationTimestamp", "deletionTimestamp"), "v1.Time"),
+        **dict.fromkeys(("labels", "annotations"), "map[string]string"),
+        "finalizers": "[]string",
+        "ownerReferences": "[]v1.OwnerReference",
+        "managedFields": "[]v1.ManagedFieldsEntry",
+    },
+    "v1.OwnerReference": {
+        **dict.fromkeys(("apiVersion", "kind", "name"), "string"),
+        "uid": "types.UID",
+        **dict.fromkeys(("controller", "blockOwnerDeletion"), "bool"),
+    },
+    "v1.ManagedFieldsEntry": {
+        **dict.fromkeys(("manager", "apiVersion", "fieldsType", "subresource"), "string"),
+        "operation": "v1.ManagedFieldsOperationType",
+        "time": "v1.Time",
+        "fieldsV1": "v1.FieldsV1",
+    },
 }
-ITEM_TYPES: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("labels", "annotations", "finalizers"), (str, "string")),
-    "ownerReferences": (dict, "v1.OwnerReference"),
-}
-OWNER_TYPES = {"apiVersion": "string", "kind": "string", "name": "string", "uid": "types.UID"}
-TIME = (
-    *(("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("02", r"\d\d"), ("T", "T")),
-    *(("15", r"\d\d?"), (":", ":"), ("04", r"\d\d"), (":", ":"), ("05", r"\d\d([.,]\d+)?")),
-    ("Z07:00", r"Z|[-+]\d\d:\d\d"),
+"""Go's type of every field, by struct."""
+KINDS = {"bool": bool, "int64": int, "map[string]string": dict, **dict.fromkeys(STRUCTS, dict)}
+"""What JSON has to hold for a Go type; for a list a list, for the others a text."""
+
+TIME: tuple[tuple[str, str, tuple[tuple[str, int, int], ...]], ...] = (
+    ("2006", r"\d{4}", ()),
+    ("-", "-", ()),
+    ("01", r"(\d\d)", (("month", 1, 12),)),
+    ("-", "-", ()),
+    ("02", r"\d\d", ()),
+    ("T", "T", ()),
+    ("15", r"(\d\d?)", (("hour", 0, 23),)),
+    (":", ":", ()),
+    ("04", r"(\d\d)", (("minute", 0, 59),)),
+    (":", ":", ()),
+    ("05", r"(\d\d)(?:[.,]\d+)?", (("second", 0, 59),)),
+    ("Z07:00", r"Z|[-+](\d\d):(\d\d)", (("time zone offset hour", 0, 24), ("time zone offset minute", 0, 60))),
 )
-"""The pieces of RFC 3339, as Go calls them."""
+"""The pieces of RFC 3339, as Go calls them, and the bounds that Go sets to their numbers."""
 
 DNS_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 DNS_SUBDOMAIN = rf"{DNS_LABEL}(\.{DNS_LABEL})*"
@@ -63,50 +81,86 @@ ANNOTATION_BYTES = 256 * 1024
 
 def misfit(metadata: Any) -> str | None:
     """Why the metadata does not decode, in the words of Go's JSON decoder; None if it does."""
-    if not isinstance(metadata, dict):
-        return f"json: cannot unmarshal {_go_kind(metadata)} into Go value of type v1.ObjectMeta"
-    for field, (kind, go_type) in GO_TYPES.items():
-        value = metadata.get(field)
-        if not isinstance(value, kind | None):
-            return _mismatch(value, f"ObjectMeta.{field}", go_type)
-        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            item_kind, item_type = ITEM_TYPES[field]
-            if not isinstance(item, item_kind | None):
-                return _mismatch(item, f"ObjectMeta.{field}", item_type)
-    for owner in metadata.get("ownerReferences") or ():
-        for field, go_type in OWNER_TYPES.items():
-            if not isinstance((owner or {}).get(field), str | None):
-                return _mismatch(owner[field], f"OwnerReference.ownerReferences.{field}", go_type)
-    created = metadata.get("creationTimestamp")
-    return None if created is None else _mistimed(created)
+    problems = [(go_type, _problem(value, go_type, struct, path)) for value, go_type, struct, path in _values(metadata)]
+    # Go reads on after a mismatch, but not after a time that is none.
+    in_order = sorted(problems, key=lambda problem: problem[0] != "v1.Time")
+    return next((problem for _, problem in in_order if problem), None)
 
 
-def _mismatch(value: Any, field: str, go_type: str) -> str:
-    return f"json: cannot unmarshal {_go_kind(value)} into Go struct field {field} of type {go_type}"
+def _problem(value: Any, go_type: str, struct: str, path: str) -> str | None:
+    if value is None or go_type in ("", "v1.FieldsV1"):
+        return None
+    if go_type == "v1.Time":
+        return _mistimed(value) if isinstance(value, str) else _mismatch(value, "string", struct, path)
+    kind = list if go_type.startswith("[]") else KINDS.get(go_type, str)
+    return None if type(value) is kind else _mismatch(value, go_type, struct, path)
+
+
+def unknown_metadata(metadata: Any) -> list[str]:
+    """Paths of the fields that nobody knows."""
+    return sorted(path for _, go_type, _, path in _values(metadata) if not go_type)
+
+
+def _values(
+    value: Any, go_type: str = "v1.ObjectMeta", struct: str = "", path: str = "metadata"
+) -> Iterator[tuple[Any, str, str, str]]:
+    """(value, Go type, struct, path) of the metadata and all that is in it, as Go goes through it.
+
+    The struct is the one that holds the value; an unknown field has no type.
+    """
+    yield value, go_type, struct, path
+    if isinstance(value, dict) and (fields := STRUCTS.get(go_type)):
+        for key in sorted(value):
+            yield from _values(value[key], fields.get(key, ""), go_type.removeprefix("v1."), f"{path}.{key}")
+    elif isinstance(value, dict) and go_type.startswith("map"):
+        for _, text in sorted(value.items()):
+            yield text, "string", struct, path
+    elif isinstance(value, list) and go_type.startswith("[]"):
+        for index, item in enumerate(value):
+            yield from _values(item, go_type.removeprefix("[]"), struct, f"{path}[{index}]")
+
+
+def _mismatch(value: Any, go_type: str, struct: str, path: str) -> str:
+    fields = re.sub(r"\[\d+\]", "", path).removeprefix("metadata.")
+    place = f"struct field {struct}.{fields}" if struct else "value"
+    number = f" {shown(value)}" if isinstance(value, float) and go_type == "int64" else ""
+    return f"json: cannot unmarshal {_go_kind(value)}{number} into Go {place} of type {go_type}"
 
 
 def _mistimed(text: str) -> str | None:
-    """Why a text is no time; days and months beyond the calendar are left to the API server."""
+    """Why a text is no time."""
     rest = text
-    for piece, pattern in TIME:
+    for piece, pattern, bounds in TIME:
         found = re.match(pattern, rest, re.ASCII)
         if found is None:
             return f'parsing time {shown(text)} as "2006-01-02T15:04:05Z07:00": cannot parse {shown(rest)} as "{piece}"'
+        for digits, (what, least, most) in zip(found.groups("0"), bounds, strict=True):
+            if not least <= int(digits) <= most:
+                return f"parsing time {shown(text)}: {what} out of range"
         rest = rest[found.end() :]
-    return f"parsing time {shown(text)}: extra text: {shown(rest)}" if rest else None
+    if rest:
+        return f"parsing time {shown(text)}: extra text: {shown(rest)}"
+    year, month, day = map(int, text[:10].split("-"))
+    return None if 1 <= day <= monthrange(year, month)[1] else f"parsing time {shown(text)}: day out of range"
 
 
 def decoded(metadata: dict[str, Any]) -> dict[str, Any]:
     """The metadata as stored, in the namespace `default` if it names none; a null text is an empty one."""
-    kept = {"namespace": "default"} | {key: value for key, value in metadata.items() if value is not None}
+    kept = {"namespace": "default"} | _without_nulls(metadata)
     for field in ("labels", "annotations"):
         if field in kept:
             kept[field] = {key: text or "" for key, text in kept[field].items()}
     return kept
 
 
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
 def metadata_causes(metadata: dict[str, Any]) -> Iterator[Cause]:
     """What is wrong, in the API server's order."""
+    if prefix := metadata.get("generateName"):  # what is generated comes after a last dash
+        yield from _invalid("generateName", prefix, lambda text: _no_subdomain(re.sub(r"[\x00-\x7f]-\Z", "a", text)))
     if not metadata.get("name"):
         yield Cause(field="metadata.name", message="Required value: name or generateName is required", blocking=True)
     else:
@@ -121,15 +175,45 @@ def metadata_causes(metadata: dict[str, Any]) -> Iterator[Cause]:
     if sum(_size(key) + _size(text or "") for key, text in annotations.items()) > ANNOTATION_BYTES:
         message = f"Too long: may not be more than {ANNOTATION_BYTES} bytes"
         yield Cause(field="metadata.annotations", message=message, blocking=True)
-    for owner in metadata.get("ownerReferences") or ():
-        for field in OWNER_TYPES:
-            if not (owner or {}).get(field):
-                what = "version must" if field == "apiVersion" else "must"
-                yield Cause(
-                    field=f"metadata.ownerReferences.{field}", message=f'Invalid value: "": {what} not be empty'
+    owners = [_without_nulls(owner or {}) for owner in metadata.get("ownerReferences") or ()]
+    yield from _owner_causes(owners)
+    finalizers = [finalizer or "" for finalizer in metadata.get("finalizers") or ()]
+    for finalizer in finalizers:
+        yield from _invalid("finalizers", finalizer, _no_qualified_name)
+    if {"orphan", "foregroundDeletion"} <= set(finalizers):
+        message = f"Invalid value: {shown(finalizers)}: finalizer orphan and foregroundDeletion cannot be both set"
+        yield Cause(field="metadata.finalizers", message=message)
+
+
+def _owner_causes(owners: list[dict[str, Any]]) -> Iterator[Cause]:
+    at, controller = "metadata.ownerReferences", ""
+    for owner in owners:
+        version = owner.get("apiVersion", "")
+        if not re.fullmatch("([^/]*/)?[^/]+", version):
+            yield Cause(field=f"{at}.apiVersion", message=f"Invalid value: {shown(version)}: version must not be empty")
+        for field in ("kind", "name", "uid"):
+            if not owner.get(field):
+                yield Cause(field=f"{at}.{field}", message='Invalid value: "": must not be empty')
+        if version in ("v1", "/v1") and owner.get("kind") == "Event":
+            message = f"Invalid value: {_as_go_writes(owner)}: /v1, Kind=Event is disallowed from being an owner"
+            yield Cause(field=at, message=message)
+        if owner.get("controller"):
+            name = f"{owner.get('kind', '')}/{owner.get('name', '')}"
+            if controller:
+                written = ",".join(map(_as_go_writes, owners))
+                message = (
+                    f"Invalid value: [{written}]: Only one reference can have Controller set to true. "
+                    f'Found "true" in references for {controller} and {name}'
                 )
-    for finalizer in metadata.get("finalizers") or ():
-        yield from _invalid("finalizers", finalizer or "", _no_qualified_name)
+                yield Cause(field=at, message=message)
+            controller = controller or name
+
+
+def _as_go_writes(owner: dict[str, Any]) -> str:
+    """In the order of Go's struct, whose texts are there even if empty."""
+    full = dict.fromkeys(("apiVersion", "kind", "name", "uid"), "") | owner
+    ordered = {field: full[field] for field in STRUCTS["v1.OwnerReference"] if field in full}
+    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
 
 def _invalid(field: str, value: str, reasons: Callable[[str], Iterator[str]]) -> Iterator[Cause]:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from sppo_operator.errors import InvalidResource
-from sppo_operator.metadata import FIELDS, decoded, metadata_causes, misfit
+from sppo_operator.metadata import decoded, metadata_causes, misfit, unknown_metadata
 from sppo_operator.schema import (
     Cause,
     duplicate_causes,
@@ -45,7 +45,7 @@ def admit(manifest: dict[str, Any], old: dict[str, Any] | None = None) -> dict[s
     schema = spporun_schema()
     _check_decoding(manifest)
     run: dict[str, Any] = with_defaults({key: value for key, value in manifest.items() if key != "status"}, schema)
-    run["metadata"] = decoded(manifest.get("metadata", {}))
+    run["metadata"] = decoded(manifest.get("metadata") or {})
     stored = with_defaults(old, schema)
     causes = [*metadata_causes(run["metadata"]), *schema_causes(run, schema), *duplicate_causes(run, schema)]
     if any(cause.blocking for cause in causes):
@@ -174,12 +174,11 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _check_decoding(manifest: dict[str, Any]) -> None:
-    metadata = manifest.get("metadata", {})
+    metadata = manifest.get("metadata")
     problem = misfit(metadata)
     if problem is None:
         body = {key: value for key, value in manifest.items() if key != "metadata"}
-        unknown = sorted(f"metadata.{key}" for key in metadata if key not in FIELDS)
-        unknown += sorted(unknown_fields(body, spporun_schema()))
+        unknown = unknown_metadata(metadata) + sorted(unknown_fields(body, spporun_schema()))
         if not unknown:
             return
         problem = "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown)
