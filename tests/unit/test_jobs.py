@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,22 +16,8 @@ from sppo_operator.errors import UserError
 from sppo_operator.jobs import job_manifest, needs_service, service_manifest
 from sppo_operator.policy import DISRUPTION_RULE, TERMINATED_RULE, USER_FAULT_RULE
 from sppo_operator.spec import Run
-from sppo_operator.validation import admit
+from stage_jobs import RESOURCE, Change, env, job, pod, run
 
-RESOURCE = admit(
-    yaml.safe_load("""
-apiVersion: sppo.dev/v1alpha1
-kind: SPPORun
-metadata: {name: demo, namespace: lab}
-spec:
-  model: {source: models/base}
-  prompts: {source: prompts.jsonl, perIteration: 10, heldOut: 8}
-  preference: {kind: Verifier, verifier: {rules: [{kind: Regex, pattern: '^A$'}]}}
-  objective: {beta: '0.05'}
-  training: {learningRate: '0.000005'}
-  workspace: {claimName: models}
-""")
-)
 PREPARE_JOB = yaml.safe_load("""
 apiVersion: batch/v1
 kind: Job
@@ -129,35 +114,6 @@ spec:
   selector: {sppo.dev/run: demo, sppo.dev/stage: train}
   ports: [{name: rendezvous, port: 29400}]
 """)
-Change = Callable[[dict[str, Any]], object]
-
-
-def run(change: Change = lambda spec: None) -> Run:
-    resource = copy.deepcopy(RESOURCE)
-    change(resource["spec"])
-    return Run.of(resource)
-
-
-def job(stage: Stage, change: Change = lambda spec: None, *, retries_left: int = 3) -> dict[str, Any]:
-    step = Step(0 if stage is Stage.PREPARE else 1, stage)
-    return job_manifest(run(change), "0815", step, 2, image="trainer:1", retries_left=retries_left)
-
-
-def pod(manifest: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = manifest["spec"]["template"]["spec"]
-    return spec
-
-
-def env(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Each variable's value, or where it comes from; no name twice."""
-    variables = pod(manifest)["containers"][0]["env"]
-    values = {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in variables}
-    assert len(values) == len(variables)
-    return values
-
-
-def with_template(stage: Stage, **template: Any) -> Change:
-    return lambda spec: spec["stages"][stage.value].update(template=template)
 
 
 def with_judges(first: str, second: str) -> Change:
@@ -310,56 +266,6 @@ def test_a_deadline_holds_for_its_stage() -> None:
 
     assert job(Stage.SCORE, change)["spec"]["activeDeadlineSeconds"] == 7200
     assert "activeDeadlineSeconds" not in job(Stage.TRAIN, change)["spec"]
-
-
-POD_SETTINGS = {
-    "nodeSelector": {"gpu": "h100"},
-    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-    "affinity": {"nodeAffinity": {}},
-    "priorityClassName": "research",
-    "runtimeClassName": "nvidia",
-    "serviceAccountName": "trainer",
-    "imagePullSecrets": [{"name": "registry"}],
-}
-
-
-@pytest.mark.parametrize("field", POD_SETTINGS)
-def test_the_template_reaches_the_pods_of_its_stage(field: str) -> None:
-    change = with_template(Stage.GENERATE, **{field: POD_SETTINGS[field]})
-    assert pod(job(Stage.GENERATE, change)) == pod(job(Stage.GENERATE)) | {field: POD_SETTINGS[field]}
-    assert job(Stage.SCORE, change) == job(Stage.SCORE)
-
-
-def test_resources_go_through_unchanged() -> None:
-    resources = {"requests": {"cpu": "8", "memory": "64Gi"}, "limits": {"nvidia.com/gpu": 1}}
-    container = pod(job(Stage.TRAIN, with_template(Stage.TRAIN, resources=resources)))["containers"][0]
-    assert container["resources"] == resources
-
-
-def test_volumes_come_after_ours() -> None:
-    volume, mount = {"name": "data", "configMap": {"name": "data"}}, {"name": "data", "mountPath": "/data"}
-    before, after = (
-        job(Stage.SCORE),
-        job(Stage.SCORE, with_template(Stage.SCORE, volumes=[volume], volumeMounts=[mount])),
-    )
-    assert pod(after)["volumes"] == [*pod(before)["volumes"], volume]
-    mounts = pod(before)["containers"][0]["volumeMounts"]
-    assert pod(after)["containers"][0]["volumeMounts"] == [*mounts, mount]
-
-
-def test_labels_and_annotations_are_the_pods_and_replace_none_of_ours() -> None:
-    labels = {"team": "a", "app.kubernetes.io/managed-by": "somebody", "sppo.dev/run": "another"}
-    manifest = job(Stage.SCORE, with_template(Stage.SCORE, labels=labels, annotations={"note": "x"}))
-    assert manifest["metadata"] == job(Stage.SCORE)["metadata"]
-    metadata = manifest["spec"]["template"]["metadata"]
-    assert metadata == {"labels": {"team": "a"} | manifest["metadata"]["labels"], "annotations": {"note": "x"}}
-
-
-def test_a_variable_of_the_template_replaces_ours_and_may_refer_to_ours() -> None:
-    theirs = [{"name": "OMP_NUM_THREADS", "value": "8"}, {"name": "HF_HOME", "value": "$(HOME)/hf"}]
-    values = env(job(Stage.GENERATE, with_template(Stage.GENERATE, env=theirs)))
-    assert values["OMP_NUM_THREADS"] == "8"
-    assert list(values).index("HOME") < list(values).index("HF_HOME")
 
 
 def test_a_bucket_is_no_workspace_for_pods() -> None:
