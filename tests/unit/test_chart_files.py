@@ -18,7 +18,6 @@ TEXTS = descriptions(TEXT)
 OPEN = {
     ("properties", "affinity", "properties", "nodeAffinity"),
     ("properties", "affinity", "properties", "podAffinity"),
-    ("properties", "affinity", "properties", "podAntiAffinity"),
     ("properties", "env", "items", "properties", "valueFrom"),
     ("properties", "resources", "properties", "claims", "items"),
     ("properties", "global"),
