@@ -104,6 +104,16 @@ def test_a_lack_of_memory_is_named() -> None:
     assert told(failed(Behaviour(137), retries={"limit": 0}))[2].endswith("it lacked memory.")
 
 
+def test_a_deadline_is_no_fault_of_the_machine() -> None:
+    operator = held_at("score", stages={"score": {"deadlineSeconds": 60}}, retries={"limit": 0})
+    operator.cluster.wait(60)
+    operator.settle()
+    _, reason, fault, remedy = told(operator)
+    assert reason == "stopped after spec.stages.score.deadlineSeconds 60: raise it or remove it"
+    assert fault.endswith("allows no more. It took longer than it may.")
+    assert remedy[0].startswith("Raise or remove the deadline")
+
+
 def test_success() -> None:
     operator = SimulatedOperator(iterations=1)
     operator.finish()

@@ -126,13 +126,13 @@ def _fault(record: Record) -> tuple[str, str]:
         fault = "The run, its data or its workspace is at fault. The same again would fail again, so nobody tried."
         return fault, "Mend what it names (a field that may not change: in a new run), then let the run go on:"
     times = "once" if record.attempts.charged <= 1 else f"{record.attempts.charged} times"
+    fault = f"The stage failed {times}, and spec.retries.limit allows no more."
+    if "deadlineSeconds" in last.message:
+        return f"{fault} It took longer than it may.", "Raise or remove the deadline, then let the run go on:"
     lacks_memory = last.exit_code == KILLED or "memory" in last.message
     cause = "it lacked memory" if lacks_memory else "a bug, a full device, or a wrong image"
-    fault = (
-        f"The stage failed {times}, and spec.retries.limit allows no more. It is the machine's fault or the program's"
-    )
     return (
-        f"{fault}: {cause}.",
+        f"{fault} It is the machine's fault or the program's: {cause}.",
         "Read the log below, mend the cause (or raise spec.retries.limit), then let the run go on:",
     )
 
