@@ -31,6 +31,20 @@ GROUPS = {
     "customresourcedefinitions": "apis/apiextensions.k8s.io/v1",
 }
 """Kinds outside the core group."""
+BUSY_TRIES = 10
+
+
+class _Patient(httpx.HTTPTransport):
+    """Waits where the API server asks for it, as kubectl does: a restarted one is ready before all its storage is."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for tries_left in reversed(range(BUSY_TRIES)):
+            response = super().handle_request(request)
+            if response.status_code != 429 or not tries_left:
+                break
+            response.close()
+            time.sleep(float(response.headers.get("Retry-After", "1")))
+        return response
 
 
 class Lab:
@@ -40,9 +54,10 @@ class Lab:
         self.kubeconfig = kubeconfig
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        authority = b64decode(cluster["certificate-authority-data"]).decode()
         self.http = httpx.Client(
             base_url=cluster["server"],
-            verify=ssl.create_default_context(cadata=b64decode(cluster["certificate-authority-data"]).decode()),
+            transport=_Patient(verify=ssl.create_default_context(cadata=authority), trust_env=False),
             headers={"Authorization": f"Bearer {user['token']}"},
             timeout=30,
             trust_env=False,
