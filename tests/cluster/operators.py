@@ -117,6 +117,21 @@ class Operator:
             peaks += [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
         return max(peaks)
 
+    def memory_request_mib(self) -> int:
+        """What the Deployment requests for a pod."""
+        deployment = self.lab.get("deployments", self.namespace, NAME)
+        assert deployment is not None
+        requested = deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["memory"]
+        return int(requested.removesuffix("Mi"))
+
+    def cpu_seconds(self) -> float:
+        """Processor time of all operators' processes that live."""
+        ticks = 0
+        for process in processes("sppo_operator.main", NAME):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def log(self) -> str:
         return "\n".join(
             self.lab.log(self.namespace, pod["metadata"]["name"]) for pod in self.lab.list("pods", self.namespace)

@@ -28,7 +28,14 @@ RULES = Path(__file__).parents[2] / "charts/sppo-operator/files/alerts.yaml"
 class Prometheus:
     """Ended by `stop`; everything it writes is in `folder`."""
 
-    def __init__(self, folder: Path, lab: Lab, waits: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lab: Lab,
+        *,
+        waits: Mapping[str, str] | None = None,
+        scrape_seconds: float = SCRAPE_SECONDS,
+    ) -> None:
         """`waits` replaces the `for` of alerts by name."""
         self._folder = folder
         program = shutil.which("prometheus")
@@ -36,7 +43,7 @@ class Prometheus:
             pytest.skip("Prometheus is not installed: apt-get install prometheus")
         (folder / "alerts.yaml").write_text(yaml.safe_dump(_rules(waits or {})))
         (folder / "targets.json").write_text(json.dumps(_targets(lab)))
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(_config(folder)))
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(_config(folder, f"{scrape_seconds:.0f}s")))
         port = _free_port()
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
         with (folder / "log").open("wb") as log:
@@ -109,7 +116,7 @@ def _targets(lab: Lab) -> list[dict[str, Any]]:
     ]
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path, every: str) -> dict[str, Any]:
     scrape = {
         "job_name": NAME,
         "honor_labels": True,
@@ -122,7 +129,6 @@ def _config(folder: Path) -> dict[str, Any]:
             {"source_labels": [f"{META}_container_name"], "target_label": "container"},
         ],
     }
-    every = f"{SCRAPE_SECONDS:.0f}s"
     return {
         "global": {"scrape_interval": every, "evaluation_interval": every},
         "rule_files": [str(folder / "alerts.yaml")],

@@ -161,10 +161,10 @@ def test_query_of_a_panel_has_data(watch: Watch, panel: dict[str, Any], number: 
 
 
 def test_the_curve_of_training_is_seen_while_it_trains(watch: Watch) -> None:
-    finished = stage(watch.lab.run(watch.space.name, WATCHED), 1, "train")["finishTime"]
+    finished = datetime.fromisoformat(stage(watch.lab.run(watch.space.name, WATCHED), 1, "train")["finishTime"])
     curve = 'sppo_run_stage_figure{namespace="%s",run="%s",iteration="1",stage="train",figure="lossOverEta2"}'
     [series] = watch.prometheus.now(f"{curve % (watch.space.name, WATCHED)}[{RANGE_SECONDS:.0f}s]")
-    assert series["values"][0][0] < datetime.fromisoformat(finished).timestamp()
+    assert len({value for at, value in series["values"] if at < finished.timestamp()}) >= 2
 
 
 def test_a_run_that_fails_by_its_users_fault_raises_its_alert_and_no_other(watch: Watch) -> None:

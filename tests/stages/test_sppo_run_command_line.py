@@ -155,8 +155,8 @@ def test_every_run_of_every_file_is_judged(bench: Bench, tmp_path: Path) -> None
     ("text", "code", "says"),
     [
         ("{manifest}", 0, "spporun.sppo.dev/demo is valid\n"),
-        ("", 78, "no object of kind SPPORun is in -: name a file that has one"),
-        ("kind: Pod\n---\nkind: Service", 78, "no object of kind SPPORun is in -"),
+        ("", 78, "no object of kind SPPORun is in standard input: name a file that has one"),
+        ("kind: Pod\n---\nkind: Service", 78, "no object of kind SPPORun is in standard input"),
         ("kind: Pod", 78, "error: apiVersion not set: use kind SPPORun and apiVersion sppo.dev/v1alpha1"),
         ("- 1", 78, "give a mapping with apiVersion, kind and spec"),
     ],

@@ -66,6 +66,13 @@ def test_a_link_goes_on_leading_to_the_file(tmp_path: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["file"]
 
 
+def test_an_error_names_the_file_and_not_the_draft(tmp_path: Path) -> None:
+    file = tmp_path / "nowhere" / "file"
+    with pytest.raises(FileNotFoundError) as failed:
+        replace_file(file, "text")
+    assert failed.value.filename == str(file)
+
+
 def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

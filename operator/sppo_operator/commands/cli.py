@@ -109,7 +109,7 @@ def _runs_in(file: Path, where: str) -> list[dict[str, Any]]:
     documents = parse_documents(_text(file))
     runs = [document for document in documents if document.get("kind") == KIND or len(documents) == 1]
     if not runs:
-        raise InvalidResource(f"no object of kind {KIND} is in {file}: name a file that has one")
+        raise InvalidResource(f"no object of kind {KIND} is in {_named(file)}: name a file that has one")
     if passed := len(documents) - len(runs):
         print(f"{where}passed over {passed} objects of other kinds", file=sys.stderr)
     return runs
@@ -244,13 +244,18 @@ def _text(path: Path) -> str:
     try:
         content = _content(path)
     except OSError as error:
-        raise MissingError(f"{path} cannot be read ({error.strerror}): name the file of an SPPORun") from error
+        raise MissingError(f"{_named(path)} cannot be read ({error.strerror}): name the file of an SPPORun") from error
     if len(content) > MAX_BYTES:
-        raise InvalidResource(f"{path} holds more than {MAX_BYTES // 1024**2} MiB, which no API server takes: split it")
+        too_much = f"more than {MAX_BYTES // 1024**2} MiB, which no API server takes"
+        raise InvalidResource(f"{_named(path)} holds {too_much}: split it")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MissingError(f"{path} is not text in UTF-8: name the file of an SPPORun") from error
+        raise MissingError(f"{_named(path)} is not text in UTF-8: name the file of an SPPORun") from error
+
+
+def _named(path: Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)
 
 
 def _content(path: Path) -> bytes:
