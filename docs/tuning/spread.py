@@ -17,7 +17,8 @@ from sppo_operator.render import stage_config
 from sppo_operator.spec import Run
 from sppo_trainer.artifacts import Workspace
 from sppo_trainer.comparisons import comparison
-from sppo_trainer.config import ScoreConfig, parse
+from sppo_trainer.config import ScoreConfig
+from sppo_trainer.config_document import parse
 from sppo_trainer.evaluate import bootstrap_interval
 from sppo_trainer.preferences import cross_pairs, load_oracle, probabilities
 from sppo_trainer.rollouts import grouped, rows_of

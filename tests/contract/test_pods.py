@@ -20,15 +20,8 @@ from sppo_operator.decide import Stage, Step
 from sppo_operator.jobs import job_manifest
 from sppo_operator.spec import Run
 from sppo_operator.validation import admit, parse_manifest
-from sppo_trainer.config import (
-    EvaluateConfig,
-    GenerateConfig,
-    PrepareConfig,
-    ScoreConfig,
-    StageConfig,
-    TrainConfig,
-    parse,
-)
+from sppo_trainer.config import EvaluateConfig, GenerateConfig, PrepareConfig, ScoreConfig, StageConfig, TrainConfig
+from sppo_trainer.config_document import parse
 from sppo_trainer.preferences import Comparison, Response, all_pairs, load_oracle
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "manifests/examples").glob("*.yaml"))

@@ -13,15 +13,8 @@ from sppo_operator.errors import UserError
 from sppo_operator.render import stage_config
 from sppo_operator.spec import Run
 from sppo_operator.validation import admit, parse_manifest
-from sppo_trainer.config import (
-    EvaluateConfig,
-    GenerateConfig,
-    PrepareConfig,
-    ScoreConfig,
-    TrainConfig,
-    parse,
-    section,
-)
+from sppo_trainer.config import EvaluateConfig, GenerateConfig, PrepareConfig, ScoreConfig, TrainConfig
+from sppo_trainer.config_document import parse, section
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "manifests/examples").glob("*.yaml"))
 STEPS = {

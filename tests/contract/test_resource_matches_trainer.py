@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sppo_operator.schema import Schema, spporun_schema
-from sppo_trainer import config
+from sppo_trainer import config, config_document
 
 SPEC: Schema = spporun_schema()["properties"]["spec"]["properties"]
 OPERATORS_OWN = {"model.tokenSecret", "preference.judge.apiKeySecret", "evaluation.parallel"}
@@ -23,7 +23,7 @@ def sections(cls: type[Any], schema: Schema, path: str) -> typing.Iterator[tuple
     yield path, cls, schema
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
-        inner, key = bare(hints[item.name]), config._key(item)
+        inner, key = bare(hints[item.name]), config_document._key(item)
         if dataclasses.is_dataclass(inner) and key in schema["properties"]:
             child = schema["properties"][key]
             yield from sections(typing.cast("type[Any]", inner), child.get("items", child), f"{path}.{key}")
@@ -52,7 +52,7 @@ each_section = pytest.mark.parametrize(("path", "cls", "schema"), PAIRS, ids=[pa
 
 
 def trainers_fields(cls: type[Any], path: str) -> dict[str, dataclasses.Field[Any]]:
-    fields = {config._key(item): item for item in dataclasses.fields(cls)}
+    fields = {config_document._key(item): item for item in dataclasses.fields(cls)}
     is_preference_model = cls is config.Model and path != "model"
     return {key: item for key, item in fields.items() if not (is_preference_model and key in MODEL_ONLY)}
 
@@ -100,4 +100,4 @@ def test_the_types_and_enums_are_the_same(path: str, cls: type[Any], schema: Sch
 
 @pytest.mark.parametrize("text", ["0", "1", "0.001", "5e-7", "1E+3", "0.0000001"])
 def test_a_decimal_of_the_resource_is_one_of_the_trainer(text: str) -> None:
-    assert config.DECIMAL.fullmatch(text)
+    assert config_document.DECIMAL.fullmatch(text)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from bench import wait_until
-from sppo_trainer.config import TrainConfig, parse
+from sppo_trainer.config import TrainConfig
+from sppo_trainer.config_document import parse
 from sppo_trainer.errors import ConfigError
 from sppo_trainer.ranks import End, Rank, decisive
 

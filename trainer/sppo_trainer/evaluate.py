@@ -18,7 +18,8 @@ import numpy as np
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Artifact, Manifest
 from sppo_trainer.comparisons import comparison, open_oracle, temperature_of
-from sppo_trainer.config import EvaluateConfig, Preference, section
+from sppo_trainer.config import EvaluateConfig, Preference
+from sppo_trainer.config_document import section
 from sppo_trainer.rollouts import PreparedPrompts, grouped, prepared_prompts, rows_of, sample, statistics
 from sppo_trainer.stage import Stage, main
 from sppo_trainer.tables import Row

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Draft, Manifest
-from sppo_trainer.config import Model, PrepareConfig, section
+from sppo_trainer.config import Model, PrepareConfig
+from sppo_trainer.config_document import section
 from sppo_trainer.errors import ConfigError, DataError, MissingError
 from sppo_trainer.prompts import PINNED_DATE, Prompt, read_prompts, split, with_system_prompt, without_duplicates
 from sppo_trainer.sources import fetch_model, fetch_prompts

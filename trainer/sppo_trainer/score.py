@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Artifact, Manifest
 from sppo_trainer.comparisons import comparison, open_oracle, temperature_of
-from sppo_trainer.config import Preference, ScoreConfig, section
+from sppo_trainer.config import Preference, ScoreConfig
+from sppo_trainer.config_document import section
 from sppo_trainer.rollouts import PreparedPrompts, grouped, parts, prepared_prompts, rows_of, run_chunks
 from sppo_trainer.stage import Stage, main
 from sppo_trainer.tables import Row

@@ -29,7 +29,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from sppo_trainer import __version__
 from sppo_trainer.artifacts import Artifact, Draft, Manifest, Workspace
-from sppo_trainer.config import StageConfig, parse
+from sppo_trainer.config import StageConfig
+from sppo_trainer.config_document import parse
 from sppo_trainer.errors import SPPOError, StorageError, UserError
 
 KUBELET_TERMINATION_LOG = Path("/dev/termination-log")

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from sppo_trainer import tables
 from sppo_trainer.artifacts import Artifact, Manifest
-from sppo_trainer.config import TrainConfig, section
+from sppo_trainer.config import TrainConfig
+from sppo_trainer.config_document import section
 from sppo_trainer.errors import DataError
 from sppo_trainer.ranks import main
 from sppo_trainer.rollouts import grouped, prepared_prompts, rows_of
