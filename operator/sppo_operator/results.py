@@ -155,6 +155,16 @@ def curves_in(data: Any) -> Curves | None:
     return data if is_whole else None
 
 
+def by_win_rate(samples: Sequence[Sample]) -> list[Sample]:
+    """Those that the new policy won most come first; by rank, or the win rate from which it comes."""
+    return sorted(samples, key=lambda sample: (float(sample.get("rank") or 0), -win_rate_of(sample)))
+
+
+def win_rate_of(sample: Sample) -> float:
+    rate = sample.get("winRate")
+    return 0.5 if rate is None else float(rate)
+
+
 def samples_in(data: Any) -> list[Sample] | None:
     return data if isinstance(data, list) and all(map(_is_sample, data)) else None
 

@@ -74,6 +74,22 @@ def test_of_a_long_answer_the_beginning_is_shown() -> None:
     assert "395904" in text
 
 
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [
+        ([0.5, 1, 0.25, 0.75, 0], ["1.00", "0.50", "0.00"]),
+        ([0.25, 0.75], ["0.75", "0.25"]),
+        ([0.5], ["0.50"]),
+    ],
+    ids=["the ends and the middle", "two", "one"],
+)
+def test_nobody_chooses_which_answers_are_shown(rates: list[float], chosen: list[str]) -> None:
+    answers = [{"prompt": f"p{rate:.2f}", "before": "b", "after": "a", "winRate": rate} for rate in rates]
+    lines = [line for line in shown(samples(answers), 100).splitlines() if " b " in line]
+    assert [line.split()[1] for line in lines] == [f"p{rate}" for rate in chosen]
+    assert [line.split()[-2] for line in lines] == chosen
+
+
 def test_no_text_is_markup() -> None:
     answer = {"prompt": MARKUP, "before": MARKUP, "after": MARKUP}
     assert shown(samples([answer]), 240).count(MARKUP) == 3

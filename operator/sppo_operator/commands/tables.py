@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sppo_operator.decide import Stage, Step
 from sppo_operator.facts import Record, Records, win_rate
+from sppo_operator.results import Sample, by_win_rate
 from sppo_operator.summary import figure, shortened
 
 HEADLINES = {
@@ -95,15 +96,18 @@ def seconds(record: Record | None) -> str:
     return f"{record.seconds:.0f}" if record is not None and record.finished else ""
 
 
-def samples(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Prompts with the answer before and after."""
-    table = Table(
-        title="Held-out answers", title_justify="left", title_style="bold", header_style="bold", show_lines=True
-    )
-    for title in ("prompt", "before", "after"):
-        table.add_column(title, ratio=1)
-    for row in rows:
-        table.add_row(*(printable(shortened(row[key])) for key in ("prompt", "before", "after")))
+def samples(kept: Sequence[Sample]) -> Table:
+    """Answers before and after to three of the prompts: those that were won most, in the middle and least."""
+    ranked = by_win_rate(kept)
+    title = "Held-out answers: the best, a typical and the worst by win rate"
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", show_lines=True)
+    for name in ("prompt", "before", "after"):
+        table.add_column(name, ratio=1)
+    table.add_column("win rate", justify="right")
+    for index in sorted({0, len(ranked) // 2, len(ranked) - 1}):
+        row, rate = ranked[index], ranked[index].get("winRate")
+        texts = (printable(shortened(row[key])) for key in ("prompt", "before", "after"))
+        table.add_row(*texts, "" if rate is None else f"{rate:.2f}")
     return table
 
 

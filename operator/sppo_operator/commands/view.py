@@ -26,7 +26,6 @@ from sppo_operator.summary import duration, running_steps
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0
 LINE_SHARE = 0.25
-SHOWN_SAMPLES = 3
 PLAIN_COLUMNS = 120
 KEPT_LINES = 200
 
@@ -65,12 +64,12 @@ class View(ABC):
         self.console.print(iterations(records, self.console.width))
         best = best_iteration(records)
         try:
-            chosen = results.samples(best)[:SHOWN_SAMPLES] if results and best is not None else []
+            kept = results.samples(best) if results and best is not None else []
         except DamagedError as error:
             self.warn(f"warning: {error}")
-            chosen = []
-        if chosen:
-            self.console.print(samples(chosen))
+            kept = []
+        if kept:
+            self.console.print(samples(kept))
         for line in closing:
             self.say(line)
 

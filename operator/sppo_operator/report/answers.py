@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sppo_operator.report.markup import folded, paragraph, text
-from sppo_operator.results import Sample
+from sppo_operator.results import Sample, by_win_rate, win_rate_of
 from sppo_operator.summary import shortened
 
 SHOWN = 4
@@ -14,7 +14,7 @@ SHOWN = 4
 
 def answers(samples: Sequence[Sample], *, before: str, after: str, held_out: float | None) -> str:
     """The section's body; `before` and `after` name the policies. Empty without samples."""
-    ranked = sorted(samples, key=_order)
+    ranked = by_win_rate(samples)
     if not ranked:
         return ""
     groups = _groups(ranked)
@@ -31,8 +31,8 @@ def answers(samples: Sequence[Sample], *, before: str, after: str, held_out: flo
 
 def _groups(ranked: Sequence[Sample]) -> dict[str, Sequence[Sample]]:
     """Of few samples, the best and the worst come first; no sample is in two groups."""
-    best = [sample for sample in ranked[:SHOWN] if _win_rate(sample) > 0.5]
-    worst = [sample for sample in ranked[len(best) :][-SHOWN:] if _win_rate(sample) < 0.5]
+    best = [sample for sample in ranked[:SHOWN] if win_rate_of(sample) > 0.5]
+    worst = [sample for sample in ranked[len(best) :][-SHOWN:] if win_rate_of(sample) < 0.5]
     rest = ranked[len(best) : len(ranked) - len(worst)]
     middle = max(0, (len(rest) - SHOWN) // 2)
     return {
@@ -56,16 +56,6 @@ def _how(ranked: Sequence[Sample], total: int) -> str:
         f"Chosen by the win rate of each prompt, over all pairs of answers: {kept}. Shown is the first answer that "
         "each policy gave, not its best."
     )
-
-
-def _order(sample: Sample) -> tuple[float, float]:
-    """By rank, or the win rate from which it comes."""
-    return float(sample.get("rank") or 0), -_win_rate(sample)
-
-
-def _win_rate(sample: Sample) -> float:
-    rate = sample.get("winRate")
-    return 0.5 if rate is None else float(rate)
 
 
 def _card(sample: Sample, before: str, after: str, total: int) -> str:
