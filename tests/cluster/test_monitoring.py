@@ -53,7 +53,7 @@ def watched(image: str) -> dict[str, Any]:
         image=image,
         prompts__perIteration=48,
         prompts__heldOut=32,
-        training__epochs=30,
+        training__epochs=45,
         training__learningRate="3e-4",
         evaluation__preference={"kind": "Verifier", "verifier": {"rules": [{"kind": "Finished"}]}},
         stages={"train": {"template": {"resources": {"limits": {GPU: "1"}}}}},
